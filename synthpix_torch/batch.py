@@ -1,0 +1,138 @@
+"""The tuples of tensors that users see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Real, UInt32
+
+from synthpix_torch.bridge import Bridge
+from synthpix_torch.render import Rendered
+
+
+class ImageParameters(NamedTuple):
+    """What synthpix drew for each image pair.
+
+    Attributes:
+        seeding_densities: Particles per pixel.
+        diameter_ranges: Smallest and largest particle diameter in pixels.
+        intensity_ranges: Smallest and largest peak intensity in grey levels of 255.
+        rho_ranges: Smallest and largest correlation coefficient of the particles' shape.
+    """
+
+    seeding_densities: Float[torch.Tensor, " n"]
+    diameter_ranges: Real[torch.Tensor, "n 2"]
+    intensity_ranges: Real[torch.Tensor, "n 2"]
+    rho_ranges: Real[torch.Tensor, "n 2"]
+
+
+class Batch(NamedTuple):
+    """A batch of image pairs with their flow fields, on the dataset's device, for n pairs.
+
+    Every tensor may be written to: no other batch shares its memory.
+
+    Attributes:
+        images: The pairs as channels, grey levels from 0 to 255 (or 0 to 1 with `scale_images`).
+        flow_fields: The displacement from the first image to the second in pixels, or the velocity
+            in the configured unit; channel 0 to the right, channel 1 down.
+        mask: False where finite data or episodes left a slot empty: images and flow fields are
+            zero there.
+        epoch: How often the data had been used up before each record.
+        seeds: The random bits of each record (32 bits, shown as int32).
+        keys: The key of each pair in JAX's random numbers.
+        params: What synthpix drew for each pair; None for real images.
+        done: True on the last step of an episode; None without episodes.
+        files: Where each flow field comes from, "" in empty slots.
+        number: The place of this batch in the stream: `dataset.batch_at(number)` gives it again.
+    """
+
+    images: Float[torch.Tensor, "n 2 h w"]
+    flow_fields: Float[torch.Tensor, "n 2 y x"]
+    mask: Bool[torch.Tensor, " n"]
+    epoch: Int[torch.Tensor, " n"]
+    seeds: Int[torch.Tensor, " n"]
+    keys: UInt32[torch.Tensor, "n k"]
+    params: ImageParameters | None
+    done: Bool[torch.Tensor, " n"] | None
+    files: tuple[str, ...]
+    number: int
+
+    @property
+    def images1(self) -> Float[torch.Tensor, "n 1 h w"]:
+        """The first images, a view of `images`."""
+        return self.images[:, :1]
+
+    @property
+    def images2(self) -> Float[torch.Tensor, "n 1 h w"]:
+        """The second images, a view of `images`."""
+        return self.images[:, 1:]
+
+
+class SynthPixBatch(NamedTuple):
+    """A batch in synthpix's own layout (`layout="synthpix"`); the rest as in `Batch`.
+
+    Attributes:
+        images1: The first images.
+        images2: The second images.
+        flow_fields: Components last.
+        params: As in `Batch`.
+        done: As in `Batch`.
+        mask: As in `Batch`.
+        files: As in `Batch`.
+        epoch: As in `Batch`.
+        seeds: As in `Batch`.
+        keys: As in `Batch`.
+        number: As in `Batch`.
+    """
+
+    images1: Float[torch.Tensor, "n h w"]
+    images2: Float[torch.Tensor, "n h w"]
+    flow_fields: Float[torch.Tensor, "n y x 2"]
+    params: ImageParameters | None
+    done: Bool[torch.Tensor, " n"] | None
+    mask: Bool[torch.Tensor, " n"]
+    files: tuple[str, ...]
+    epoch: Int[torch.Tensor, " n"]
+    seeds: Int[torch.Tensor, " n"]
+    keys: UInt32[torch.Tensor, "n k"]
+    number: int
+
+
+def hand_out(
+    rendered: Rendered, *, files: tuple[str, ...], number: int, bridge: Bridge
+) -> Batch | SynthPixBatch:
+    """Wrap the arrays of one batch as tensors that share their memory.
+
+    Args:
+        rendered: The arrays; used by nothing else from now on.
+        files: Where each record comes from.
+        number: The place of the batch in the stream.
+        bridge: Keeps the memory until torch is done with it.
+
+    Returns:
+        A `Batch`, or a `SynthPixBatch` if `rendered` has synthpix's layout.
+    """
+    bridge.release()
+    share = bridge.to_torch
+    params = rendered.params and ImageParameters(
+        seeding_densities=share(rendered.params.seeding_densities),
+        diameter_ranges=share(rendered.params.diameter_ranges),
+        intensity_ranges=share(rendered.params.intensity_ranges),
+        rho_ranges=share(rendered.params.rho_ranges),
+    )
+    images = tuple(share(image) for image in rendered.images)
+    rest = {
+        "flow_fields": share(rendered.flow_fields),
+        "mask": share(rendered.mask),
+        "epoch": share(rendered.epoch),
+        "seeds": share(rendered.seeds),
+        "keys": share(rendered.keys),
+        "params": params,
+        "done": None if rendered.done is None else share(rendered.done),
+        "files": files,
+        "number": number,
+    }
+    if len(images) == 1:
+        return Batch(images=images[0], **rest)
+    return SynthPixBatch(images1=images[0], images2=images[1], **rest)

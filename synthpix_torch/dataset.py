@@ -1,0 +1,530 @@
+"""The dataset: iterate, look at any batch, save and load the place in the stream."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import jax
+import torch
+import torch.distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from synthpix_torch import state as states
+from synthpix_torch.batch import Batch, hand_out
+from synthpix_torch.bridge import Bridge
+from synthpix_torch.config import Config, read_config, short
+from synthpix_torch.device import choose_device
+from synthpix_torch.flows import Flows
+from synthpix_torch.order import Order
+from synthpix_torch.pipeline import Made, Pipeline, Run
+from synthpix_torch.render import Appearance, Renderer
+from synthpix_torch.sources import FlowFieldSource, Records
+
+logger = logging.getLogger("synthpix_torch")
+
+RENDERERS = ("synthpix",)
+LAYOUTS = ("torch", "synthpix")
+IMAGE_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+class SynthPixDataset(IterableDataset[Batch]):
+    """Endless or finite batches of PIV image pairs with flow fields, made on the device.
+
+    Batch n is a pure function of the configuration and n, so that the dataset has no history: its
+    state is the number of the next batch, and any batch can be made again at any time.
+
+    Iterate over it directly, or through `DataLoader(dataset, batch_size=None)` with no workers. One
+    pass ends after `epoch_length` batches, with the data if it is finite, with the episode if there
+    are episodes, and else never. After `break` the next pass goes on where the last one was left.
+
+    With several ranks rank r of N takes batches n0 + r, n0 + N + r, ... of the one stream.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        source: FlowFieldSource | None = None,
+        renderer: str = "synthpix",
+        streams: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
+        epoch_length: int | None = None,
+        layout: str = "torch",
+        image_dtype: torch.dtype = torch.float32,
+        scale_images: bool = False,
+        device: str | torch.device | None = None,
+        ahead: int = 2,
+    ) -> None:
+        """Check the configuration and open the data; nothing is rendered or compiled yet.
+
+        Args:
+            config: Path of a YAML file with synthpix's keys, or a mapping. Flow fields are read
+                ahead by `num_threads` threads, `buffer_size` records at most (default: two flow
+                batches); 0 reads when asked.
+            source: Flow fields of your own in place of files, see `FlowFieldSource`.
+            renderer: "synthpix" gives the bits of synthpix, flow fields included.
+            streams: Flow batches in use side by side; part of what the stream is. With as many as
+                ranks no two ranks read the same flow fields.
+            rank: This process among all, by default that of torch.distributed, else 0.
+            world_size: Number of processes, by default that of torch.distributed, else 1.
+            epoch_length: Batches per pass and rank, which gives the dataset a length.
+            layout: "torch" gives `Batch`, "synthpix" gives `SynthPixBatch`.
+            image_dtype: torch.float32, float16 or bfloat16.
+            scale_images: Grey levels from 0 to 1 instead of 0 to 255.
+            device: "cpu", "cuda" or "cuda:1"; by default the GPU that torch uses, if JAX can too.
+            ahead: Batches dispatched before they are asked for; 0 for none.
+
+        Raises:
+            TypeError: An argument is of the wrong kind.
+            ValueError: An argument or a value of the configuration cannot be used.
+            FileNotFoundError: A file that the configuration names does not exist.
+            RuntimeError: A GPU was asked for that JAX or torch cannot use.
+        """
+        super().__init__()
+        self._config = read_config(config, custom_source=source is not None)
+        self._check_arguments(renderer, layout, image_dtype, scale_images)
+        for name, value, least in (
+            ("streams", streams, 1),
+            ("epoch_length", epoch_length, 1),
+            ("ahead", ahead, 0),
+            ("rank", rank, 0),
+            ("world_size", world_size, 1),
+        ):
+            optional = name not in ("streams", "ahead")
+            if not (optional and value is None):
+                _check_integer(name, value, least)
+        self._check_ranks(rank, world_size)
+        if epoch_length is not None and self._config["episode_length"]:
+            raise ValueError("A pass is an episode here: leave out epoch_length.")
+        self._arguments = {
+            "source": source,
+            "renderer": renderer,
+            "streams": streams,
+            "rank": rank,
+            "world_size": world_size,
+            "epoch_length": epoch_length,
+            "layout": layout,
+            "image_dtype": image_dtype,
+            "scale_images": scale_images,
+            "device": device,
+            "ahead": ahead,
+        }
+        self._rank, self._world_size = rank, world_size
+        self._epoch_length = epoch_length
+        self._ahead = ahead
+        records = Records(self._config, source)
+        flows = Flows(self._config, records)
+        self._order = _order(self._config, flows, records, streams)
+        self._device = choose_device(device, self._config["device_ids"])
+        appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
+        assert records.shape is not None
+        self._pipeline = Pipeline(
+            order=self._order,
+            flows=flows,
+            renderer=Renderer(
+                self._config, records.shape, appearance=appearance, device=self._device
+            ),
+            batch_size=self._config.batch_size,
+        )
+        self._bridge = Bridge()
+        self._description = self._describe(records, appearance, streams)
+        self._position = 0
+        self._live: _Pass | None = None
+        self._run: Run | None = None
+        self._told = False
+
+    # Iterating ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        """A pass that begins at `position` when its first batch is asked for.
+
+        As soon as one pass begins, the pass before it is over: its next use is an error.
+
+        Raises:
+            RuntimeError: Called in a worker process of a DataLoader.
+        """
+        if get_worker_info() is not None:
+            raise RuntimeError(
+                "SynthPixDataset makes its batches on the device of this process, workers have "
+                "none: use DataLoader(dataset, batch_size=None, num_workers=0)."
+            )
+        return _Pass(self)
+
+    def __len__(self) -> int:
+        """Batches of a whole pass on each rank.
+
+        Raises:
+            TypeError: A pass has no end.
+        """
+        rank_count = self.world_size
+        lengths = []
+        if self._order.episodic:
+            lengths.append(self._order.group_size // rank_count)
+        if self._epoch_length is not None:
+            lengths.append(self._epoch_length)
+        if self._order.total is not None:
+            lengths.append(self._order.total // rank_count)
+        if not lengths:
+            raise TypeError("An endless SynthPixDataset has no length: give it an epoch_length.")
+        return min(lengths)
+
+    def __bool__(self) -> bool:
+        """A dataset is never empty, even without a length."""
+        return True
+
+    def batch_at(self, number: int) -> Batch:
+        """Batch `number` of the stream, without disturbing the iteration.
+
+        Takes the time to read its flow fields, wherever in the stream it lies.
+
+        Raises:
+            TypeError: `number` is not an integer.
+            ValueError: The stream has no such batch.
+        """
+        self._check_number(number, last=1)
+        run = self._pipeline.run(number, stop=number + 1)
+        try:
+            made = next(run)
+        finally:
+            run.close()
+        return self._hand_out(made)
+
+    def window(self, start: int, stop: int) -> Window:
+        """The fixed batches start to stop - 1 as a dataset of its own, for validation.
+
+        Raises:
+            TypeError: A bound is not an integer.
+            ValueError: The stream has no such batches, or the ranks cannot share them equally.
+        """
+        self._check_number(start, last=1)
+        self._check_number(stop, last=0)
+        if stop <= start:
+            raise ValueError(f"The window from {start} to {stop} is empty: stop must be larger.")
+        return Window(self, start, stop)
+
+    # The place in the stream -------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Number of the next batch of the stream that no rank has been given."""
+        return self._position
+
+    def seek(self, number: int) -> None:
+        """Go on at batch `number`, which takes no longer the larger it is.
+
+        Raises:
+            TypeError: `number` is not an integer.
+            ValueError: The stream has no such batch.
+        """
+        self._check_number(number, last=0)
+        self._move_to(number)
+
+    def next_episode(self) -> None:
+        """Go on at the next start of an episode, on every stream.
+
+        At such a start already, as before the first batch and after the last step of an episode,
+        nothing changes. Call it on all ranks at the same step.
+
+        Raises:
+            RuntimeError: The configuration has no episodes.
+        """
+        if not self._order.episodic:
+            raise RuntimeError("There are no episodes: set episode_length in the configuration.")
+        self._move_to(self._order.next_boundary(self._position))
+
+    def state_dict(self) -> dict[str, Any]:
+        """A new dict of strings and integers that names the next batch to deliver.
+
+        The same on every rank; see `synthpix_torch.state`.
+        """
+        first = self._order.first_flow_batch(self._position)
+        next_index = first * self._config.flow_fields
+        return states.make_state(self._position, next_index, self._description)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the state was saved. Nothing changes unless the state fits.
+
+        Raises:
+            TypeError: `state_dict` is not a mapping.
+            ValueError: It is not a state of a dataset, damaged or newer than this version.
+            StateMismatchError: It was saved with another configuration or other data.
+        """
+        self._move_to(states.read_state(state_dict, self._description))
+
+    # Ranks and devices -------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among `world_size`."""
+        if self._rank is not None:
+            return self._rank
+        return torch.distributed.get_rank() if _distributed() else 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that share the stream."""
+        if self._world_size is not None:
+            return self._world_size
+        return torch.distributed.get_world_size() if _distributed() else 1
+
+    @property
+    def device(self) -> torch.device:
+        """The device that batches are made on."""
+        if self._device.platform == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", self._device.local_hardware_id)
+
+    def close(self) -> None:
+        """Stop reading ahead. A later pass goes on at `position`."""
+        self._live = None
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def __enter__(self) -> SynthPixDataset:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What runs is made again: threads, caches and compiled functions do not travel.
+        config = {key: value for key, value in self._config.values.items() if value is not None}
+        return _rebuild, (type(self), config, self._arguments, self._position)
+
+    # Behind the scenes -------------------------------------------------------------------------
+
+    def _move_to(self, position: int) -> None:
+        self._live = None
+        self._position = position
+
+    def _advance(self, rank: int, world_size: int) -> Batch:
+        """Deliver the next batch of this rank; on an error the position stays."""
+        number = self._position + rank
+        if self._run is None or (self._run.number, self._run.stride) != (number, world_size):
+            if self._run is not None:
+                self._run.close()
+            self._run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
+        try:
+            made = next(self._run)
+            batch = self._hand_out(made)
+        except BaseException:
+            self._run.close()
+            self._run = None
+            raise
+        self._position = self._wrapped(self._position + world_size, world_size)
+        return batch
+
+    def _wrapped(self, position: int, world_size: int) -> int:
+        """Where finite data begins again once not every rank would get a batch."""
+        total = self._order.total
+        return 0 if total is not None and position + world_size > total else position
+
+    def _begin(self, new: _Pass) -> tuple[int, int, int | None]:
+        """Make a pass the live one; its rank, world size and number of batches."""
+        rank, world_size = self.rank, self.world_size
+        self._check_world(world_size)
+        self._position = self._wrapped(self._position, world_size)
+        self._live = new
+        if self._order.episodic:
+            left = self._order.next_boundary(self._position + 1) - self._position
+            return rank, world_size, left // world_size
+        lengths = []
+        if self._epoch_length is not None:
+            # After a change of world_size the pass may end up to one step late, not early.
+            size = self._epoch_length * world_size
+            lengths.append(-(-(size - self._position % size) // world_size))
+        if self._order.total is not None:
+            lengths.append((self._order.total - self._position) // world_size)
+        return rank, world_size, min(lengths, default=None)
+
+    def _check_world(self, world_size: int) -> None:
+        order = self._order
+        if order.total is not None and order.total < world_size:
+            raise RuntimeError(
+                f"The data makes {order.total} batches, too few for {world_size} ranks: use fewer "
+                "ranks or loop: true."
+            )
+        if order.episodic:
+            last = order.streams if order.units is None else order.units % order.streams
+            if order.streams % world_size or last % world_size:
+                raise RuntimeError(
+                    f"{world_size} ranks cannot share {order.streams} streams of episodes"
+                    f"{'' if order.units is None else f' ({order.units} in all)'} equally: make "
+                    "both a multiple of the number of ranks."
+                )
+            if self._position % world_size:
+                raise RuntimeError(
+                    f"{world_size} ranks cannot go on within an episode at batch {self._position}: "
+                    "use the number of ranks that saved the state, or call next_episode() first."
+                )
+        elif world_size > 1 and order.steps > 1 and order.streams == 1 and not self._told:
+            self._told = True
+            logger.warning(
+                "With streams=1 all %d ranks read every flow batch; with streams=%d each rank "
+                "reads its own (another order, so for new runs only).",
+                world_size,
+                world_size,
+            )
+
+    def _hand_out(self, made: Made) -> Any:
+        return hand_out(made.rendered, files=made.files, number=made.number, bridge=self._bridge)
+
+    def _describe(
+        self, records: Records, appearance: Appearance, streams: int
+    ) -> states.Description:
+        flags = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
+        return states.Description(
+            fields={
+                **self._config.fingerprint(),
+                "data": records.identity(),
+                "batches": {
+                    "streams": str(streams),
+                    **{key: short(value) for key, value in appearance._asdict().items()},
+                },
+                "jax": {flag: short(getattr(jax.config, flag)) for flag in flags},
+            },
+            made_with={
+                **{name: version(name) for name in ("synthpix_torch", "synthpix", "jax", "jaxlib")},
+                "device": self._device.device_kind,
+            },
+            total=self._order.total,
+        )
+
+    @staticmethod
+    def _check_arguments(
+        renderer: str, layout: str, image_dtype: torch.dtype, scale_images: bool
+    ) -> None:
+        for name, value, choices in (
+            ("renderer", renderer, RENDERERS),
+            ("layout", layout, LAYOUTS),
+            ("image_dtype", image_dtype, tuple(IMAGE_DTYPES)),
+            ("scale_images", scale_images, (False, True)),
+        ):
+            if value not in choices:
+                allowed = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+
+    @staticmethod
+    def _check_ranks(rank: int | None, world_size: int | None) -> None:
+        if (rank is None) != (world_size is None):
+            raise ValueError("rank and world_size belong together: give both or none.")
+        if rank is not None and world_size is not None and rank >= world_size:
+            raise ValueError(f"rank={rank} must be less than world_size={world_size}.")
+
+    def _check_number(self, number: int, *, last: int) -> None:
+        _check_integer("The number of a batch", number, 0)
+        total = self._order.total
+        if total is not None and number > total - last:
+            raise ValueError(
+                f"The stream has no batch {number}: it ends with batch {total - 1}."
+            )
+
+
+class _Pass:
+    """One pass over a dataset; it begins with its first batch, not before.
+
+    Lightning makes an iterator only to throw it away, and loads states after it made another.
+    """
+
+    def __init__(self, dataset: SynthPixDataset) -> None:
+        self._dataset = dataset
+        self._begun = False
+        self._rank = 0
+        self._world_size = 1
+        self._left: int | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        dataset = self._dataset
+        if not self._begun:
+            self._rank, self._world_size, self._left = dataset._begin(self)
+            self._begun = True
+        if self._left == 0:
+            raise StopIteration
+        if dataset._live is not self:
+            self._refuse()
+        batch = dataset._advance(self._rank, self._world_size)
+        if self._left is not None:
+            self._left -= 1
+        return batch
+
+    def _refuse(self) -> NoReturn:
+        raise RuntimeError(
+            "This pass is over: another one began, or the dataset was moved or closed. Call "
+            "iter(dataset) again."
+        )
+
+
+class Window(IterableDataset[Batch]):
+    """A fixed piece of a stream, the same at every pass; it has a length and no state.
+
+    Several ranks share it as they share the stream. The dataset that it belongs to is not
+    disturbed.
+    """
+
+    def __init__(self, dataset: SynthPixDataset, start: int, stop: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        """Batches on each rank.
+
+        Raises:
+            ValueError: The ranks cannot share the batches equally.
+        """
+        count, world_size = self._stop - self._start, self._dataset.world_size
+        if count % world_size:
+            raise ValueError(
+                f"{world_size} ranks cannot share a window of {count} batches equally: make it "
+                f"{count - count % world_size} or {count + -count % world_size} batches long."
+            )
+        return count // world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches of this rank from the beginning."""
+        length, stride = len(self), self._dataset.world_size
+        start = self._start + self._dataset.rank
+        run = self._dataset._pipeline.run(
+            start, stride=stride, stop=self._stop, ahead=self._dataset._ahead
+        )
+        try:
+            for _ in range(length):
+                yield self._dataset._hand_out(next(run))
+        finally:
+            run.close()
+
+
+def _order(config: Config, flows: Flows, records: Records, streams: int) -> Order:
+    if config["episode_length"]:
+        units = None if config["loop"] else records.episodes
+        return Order(config["episode_length"], streams, units, episodic=True)
+    return Order(config.repetitions, streams, flows.count)
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}.")
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _rebuild(
+    kind: type[SynthPixDataset], config: dict[str, Any], arguments: dict[str, Any], position: int
+) -> SynthPixDataset:
+    dataset = kind(config, **arguments)
+    dataset.seek(position)
+    return dataset

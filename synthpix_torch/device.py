@@ -1,0 +1,103 @@
+"""One process, one device: where JAX and torch both work."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import jax
+import torch
+from jax._src import xla_bridge
+
+MEMORY_SETTINGS = (
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_CLIENT_MEM_FRACTION",
+)
+
+
+def choose_device(
+    device: str | torch.device | None = None, device_ids: tuple[int, ...] = ()
+) -> jax.Device:
+    """The device that batches are made on, with JAX set up so that torch can work there too.
+
+    If JAX has not started yet it is told to take memory as it needs it and to open no other GPU.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1". By default the GPU that torch uses (under torchrun that
+            of LOCAL_RANK) if torch and JAX both can, else the CPU.
+        device_ids: synthpix's setting, at most one number, used if `device` is None.
+
+    Returns:
+        A device of JAX that torch can share memory with.
+
+    Raises:
+        ValueError: There is no such device.
+        RuntimeError: A GPU was asked for, and JAX cannot use it.
+    """
+    wanted = None if device is None else torch.device(device)
+    if wanted is not None and wanted.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {str(wanted)!r}.")
+    if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device={str(wanted)!r} needs a torch with CUDA and a GPU: install one, "
+            "or use device='cpu'."
+        )
+    if not torch.cuda.is_available() or (wanted is not None and wanted.type == "cpu"):
+        return _numbered(jax.devices("cpu"), device_ids[0] if device_ids and not wanted else 0)
+    index = _cuda_index(wanted, device_ids)
+    _prepare_jax_for_cuda(index)
+    try:
+        gpus = jax.devices("cuda")
+    except RuntimeError as error:
+        major = (torch.version.cuda or "13").partition(".")[0]
+        advice = f"JAX has no CUDA: install synthpix_torch[cuda{major}], as torch has CUDA {major}"
+        if wanted is not None:
+            raise RuntimeError(f"{advice}, or use device='cpu'.") from error
+        warnings.warn(f"{advice}. Batches are made on the CPU until then.", stacklevel=3)
+        return jax.devices("cpu")[0]
+    for gpu in gpus:
+        if gpu.local_hardware_id == index:
+            return gpu
+    raise ValueError(
+        f"JAX has started without GPU {index}: build the dataset before anything else uses JAX, "
+        f"or let jax_cuda_visible_devices name {index}."
+    )
+
+
+def _numbered(devices: list[jax.Device], number: int) -> jax.Device:
+    if number >= len(devices):
+        raise ValueError(
+            f"device_ids names device {number}, but there are {len(devices)}: use [0], "
+            "or leave device_ids out."
+        )
+    return devices[number]
+
+
+def _cuda_index(wanted: torch.device | None, device_ids: tuple[int, ...]) -> int:
+    if wanted is not None and wanted.index is not None:
+        index = wanted.index
+    elif wanted is None and device_ids:
+        index = device_ids[0]
+    else:
+        # Under torchrun the process often has not chosen its GPU yet.
+        local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
+        index = local_rank % torch.cuda.device_count()
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"There is no GPU {index}, torch sees {torch.cuda.device_count()}.")
+    return index
+
+
+def _prepare_jax_for_cuda(index: int) -> None:
+    chosen = any(name in os.environ for name in MEMORY_SETTINGS)
+    if not xla_bridge.backends_are_initialized():
+        if not chosen:
+            os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        if jax.config.jax_cuda_visible_devices == "all":
+            jax.config.update("jax_cuda_visible_devices", str(index))
+    elif not chosen and xla_bridge.backends().keys() & {"cuda", "gpu"}:
+        warnings.warn(
+            "JAX has started and taken most of the GPU's memory, which torch cannot use: build the "
+            "dataset before anything else uses JAX, or set XLA_PYTHON_CLIENT_PREALLOCATE=false.",
+            stacklevel=4,
+        )

@@ -1,0 +1,179 @@
+"""Flow batches by index, read ahead by Grain's threads within bounds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grain.python as grain
+import numpy as np
+from jaxtyping import Bool, Int, Num
+
+from synthpix_torch.config import Config
+from synthpix_torch.sources import Record, Records
+
+
+class FlowBatch(NamedTuple):
+    """The flow fields that one or more batches are made from, on the host.
+
+    Attributes:
+        index: Number of the flow batch in the stream.
+        flow_fields: Zero where `valid` is False.
+        images: The real image pairs, zero where `valid` is False; None if images are rendered.
+        seeds: 32 random bits for each record, as synthpix draws them; 0 where `valid` is False.
+        epochs: How often the data had been used up before each record.
+        valid: False where finite data had no record left.
+        files: Where each record comes from, "" where `valid` is False.
+    """
+
+    index: int
+    flow_fields: Num[np.ndarray, "f h w c"]
+    images: Num[np.ndarray, "f 2 y x"] | None
+    seeds: Int[np.ndarray, " f"]
+    epochs: Int[np.ndarray, " f"]
+    valid: Bool[np.ndarray, " f"]
+    files: tuple[str, ...]
+
+
+class _Element(NamedTuple):
+    """One slot of a flow batch. `record` is None where finite data has no record left."""
+
+    flow_batch: int
+    record: Record | None
+    seed: int
+    epoch: int
+
+
+_AFTER_THE_END = _Element(-1, None, 0, 0)
+
+
+class Flows:
+    """Random access to the flow batches of a configuration.
+
+    synthpix reads batch_size records for each flow batch and uses the first flow_fields_per_batch
+    of them; here only those are read. Slot i of flow batch f is record f * batch_size + i of the
+    stream that Grain's IndexSampler orders.
+    """
+
+    def __init__(self, config: Config, records: Records) -> None:
+        self._config = config
+        self._records = records
+        self._order = grain.IndexSampler(
+            num_records=len(records),
+            shuffle=config["randomize"],
+            seed=config["seed"],
+            shard_options=grain.NoSharding(),
+            num_epochs=None if config["loop"] else 1,
+        )
+
+    @property
+    def count(self) -> int | None:
+        """Number of flow batches, None if the data is used again and again."""
+        if self._config["loop"]:
+            return None
+        return -(-len(self._records) // self._config.batch_size)
+
+    def canonical(self) -> grain.MapDataset[_Element]:
+        """All slots of all flow batches in the order of the stream, one element a record.
+
+        The `grain` item of a state is the state of an iterator over this dataset.
+        """
+        count = self.count
+        return self._elements(lambda index: index if count is None or index < count else None)
+
+    def read(self, plan: Callable[[int], int | None]) -> FlowReader:
+        """Read the flow batches plan(0), plan(1), ... ahead, until the plan gives None.
+
+        At most `buffer_size` records wait (by default those of two flow batches), read by at most
+        `num_threads` threads. With either at 0 nothing is read before it is asked for.
+        """
+        size = self._config.flow_fields
+        buffer = self._config["buffer_size"]
+        buffer = 2 * size if buffer is None else buffer
+        # Grain warns of threads that could never have anything to do.
+        threads = min(self._config["num_threads"], buffer)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+        elements = self._elements(plan).to_iter_dataset(options)
+        return FlowReader(iter(elements), size)
+
+    def _elements(self, plan: Callable[[int], int | None]) -> grain.MapDataset[_Element]:
+        return grain.MapDataset.source(_Plan(plan, self._element, self._config.flow_fields))
+
+    def _element(self, flow_batch: int, slot: int) -> _Element:
+        index = flow_batch * self._config.batch_size + slot
+        last = len(self._order) - 1
+        if index > last:
+            return _Element(flow_batch, None, 0, last // len(self._records))
+        metadata = self._order[index]
+        # The draw of synthpix's AddJAXSeed.
+        seed = int(metadata.rng.integers(0, 2**32 - 1))
+        record = self._records[int(metadata.record_key)]
+        epoch = index // len(self._records)
+        if record.padding and not self._config["loop"]:
+            return _Element(flow_batch, None, 0, epoch)
+        return _Element(flow_batch, record, seed, epoch)
+
+
+class _Plan:
+    """The elements of planned flow batches, as a source that Grain reads by index."""
+
+    def __init__(
+        self,
+        plan: Callable[[int], int | None],
+        element: Callable[[int, int], _Element],
+        size: int,
+    ) -> None:
+        self._plan = plan
+        self._element = element
+        self._size = size
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> _Element:
+        position, slot = divmod(index, self._size)
+        flow_batch = self._plan(position)
+        # Read ahead, but never asked for: Grain would skip None and go on without end.
+        return _AFTER_THE_END if flow_batch is None else self._element(flow_batch, slot)
+
+
+class FlowReader:
+    """Flow batches in the planned order; must be closed."""
+
+    def __init__(self, elements: Any, size: int) -> None:
+        self._elements = elements
+        self._size = size
+        self._elements.start_prefetch()
+
+    def __iter__(self) -> Iterator[FlowBatch]:
+        return self
+
+    def __next__(self) -> FlowBatch:
+        """Wait for the next flow batch. An error while reading one of its records is raised here."""
+        return _collate([next(self._elements) for _ in range(self._size)])
+
+    def close(self) -> None:
+        """Stop reading. Threads end with the record that they are reading."""
+        self._elements.close()
+
+
+def _collate(elements: list[_Element]) -> FlowBatch:
+    first = elements[0].record
+    # Finite data leaves the last slots empty, never the first.
+    assert first is not None
+    empty = Record(np.zeros_like(first.flow_field), None, "", padding=True)
+    records = [element.record or empty for element in elements]
+    images = None
+    if first.images is not None:
+        blank = (np.zeros_like(first.images[0]), np.zeros_like(first.images[1]))
+        images = np.stack([np.stack(record.images or blank) for record in records])
+    return FlowBatch(
+        index=elements[0].flow_batch,
+        flow_fields=np.stack([record.flow_field for record in records]),
+        images=images,
+        seeds=np.array([element.seed for element in elements], np.int64),
+        epochs=np.array([element.epoch for element in elements], np.int64),
+        valid=np.array([element.record is not None for element in elements]),
+        files=tuple(record.file for record in records),
+    )

@@ -1,0 +1,174 @@
+"""Arithmetic of the global stream: which flow batch and repetition make batch n.
+
+Pure Python integers, no arrays and no state, so that every claim about the order can be tested
+exhaustively. Words used throughout:
+
+- A *unit* is what one stream works on before it takes the next: one flow batch used `steps` times
+  (batches_per_flow_batch), or one episode of `steps` flow batches used once each.
+- A *group* is `streams` units worked on side by side. Batches alternate between the streams of a
+  group, so that batch n belongs to stream n % streams.
+- The last group of finite data holds the units that are left, so nothing is lost to `streams`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where batch n comes from.
+
+    Attributes:
+        flow_batch: Index of the flow batch.
+        repetition: How often this flow batch was used before.
+        last_step: Whether this is the last step of its unit (the end of an episode).
+    """
+
+    flow_batch: int
+    repetition: int
+    last_step: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the global stream, a pure function of the configuration.
+
+    Attributes:
+        steps: Batches that one unit yields, at least 1.
+        streams: Units worked on side by side, at least 1.
+        units: Number of units of finite data, None if the data never ends.
+        episodic: Whether a unit is an episode of `steps` flow batches.
+    """
+
+    steps: int
+    streams: int = 1
+    units: int | None = None
+    episodic: bool = False
+
+    @property
+    def group_size(self) -> int:
+        """Batches of one whole group."""
+        return self.steps * self.streams
+
+    @property
+    def total(self) -> int | None:
+        """Number of batches of the whole stream, None if it never ends."""
+        return None if self.units is None else self.units * self.steps
+
+    def streams_of(self, group: int) -> int:
+        """Number of units in a group: `streams`, or fewer in the last group of finite data."""
+        if self.units is None:
+            return self.streams
+        return min(self.streams, self.units - group * self.streams)
+
+    def place(self, number: int) -> Place:
+        """Flow batch and repetition of batch `number`, which must lie within the stream."""
+        group, rest = divmod(number, self.group_size)
+        step, stream = divmod(rest, self.streams_of(group))
+        unit = group * self.streams + stream
+        last = step == self.steps - 1
+        if self.episodic:
+            return Place(unit * self.steps + step, 0, last)
+        return Place(unit, step, last)
+
+    def first_flow_batch(self, number: int) -> int:
+        """First flow batch of the group that batch `number` belongs to, in canonical order.
+
+        Every flow batch before it is done with, whatever the number of ranks. At the end of finite
+        data it is the number of flow batches.
+        """
+        per_unit = self.steps if self.episodic else 1
+        unit = number // self.group_size * self.streams
+        return (unit if self.units is None else min(unit, self.units)) * per_unit
+
+    def next_boundary(self, number: int) -> int:
+        """First batch of a group at or after batch `number`; `total` at most."""
+        boundary = -(-number // self.group_size) * self.group_size
+        return boundary if self.total is None else min(boundary, self.total)
+
+    def used_again(self, number: int, stride: int) -> bool:
+        """Whether a reader of every `stride`-th batch needs the flow batch of `number` again."""
+        if self.episodic:
+            return False
+        group, rest = divmod(number, self.group_size)
+        streams = self.streams_of(group)
+        return rest + stride * _visits(streams, stride) < self.steps * streams
+
+    def first_use(self, start: int, stride: int, index: int) -> int | None:
+        """Batch at which a reader of start, start + stride, ... needs its `index`-th flow batch.
+
+        Within a group a flow batch is used again after as many visits as the reader has streams
+        there and not before, so the flow batches of a group are those of its first visits.
+
+        Returns:
+            The number of the batch, None when the stream ends before that.
+        """
+        if self.episodic:
+            return self._within(start + index * stride)
+        visit = start
+        if self.units is None or start < self._end_of_whole_groups:
+            found, index = self._first_use_in_whole_groups(start, stride, index)
+            if found is not None:
+                return found
+            visit += -(-(self._end_of_whole_groups - start) // stride) * stride
+        if self._within(visit) is None:
+            return None
+        if index >= _visits(self.streams_of(visit // self.group_size), stride):
+            return None
+        return self._within(visit + index * stride)
+
+    @property
+    def _end_of_whole_groups(self) -> int:
+        assert self.units is not None
+        return self.units // self.streams * self.group_size
+
+    def _first_use_in_whole_groups(
+        self, start: int, stride: int, index: int
+    ) -> tuple[int | None, int]:
+        """As `first_use`, but what is left of `index` where the whole groups of finite data end."""
+        end = None if self.units is None else self._end_of_whole_groups
+        per_group = _visits(self.streams, stride)
+        if stride * per_group >= self.group_size:
+            # Between two visits of a stream the group is over: every visit needs a new flow batch.
+            number = start + index * stride
+            if end is None or number < end:
+                return number, 0
+            return None, index + (start - end) // stride
+        group = start // self.group_size
+        here = min(-(-((group + 1) * self.group_size - start) // stride), per_group)
+        if index < here:
+            return start + index * stride, 0
+        later, visit = divmod(index - here, per_group)
+        group += 1 + later
+        if end is not None and group * self.group_size >= end:
+            return None, index - here - (end // self.group_size - group + later) * per_group
+        first = start + -(-(group * self.group_size - start) // stride) * stride
+        return first + visit * stride, 0
+
+    def _within(self, number: int) -> int | None:
+        return number if self.total is None or number < self.total else None
+
+
+def _visits(streams: int, stride: int) -> int:
+    """Visits of a reader of every `stride`-th batch before it meets its first stream again."""
+    return streams // gcd(streams, stride)
+
+
+def pass_length(position: int, world_size: int, *, end: int | None) -> int | None:
+    """Batches that each rank yields from `position` until all ranks together reach `end`.
+
+    Every rank yields the same number. Whoever calls decides by `end` what may be left over: an end
+    that the data has must not be overrun, so what does not fill a step of all ranks is dropped.
+    """
+    return None if end is None else max(0, end - position) // world_size
+
+
+def deliveries(position: int, rank: int, world_size: int) -> Iterator[int]:
+    """Batch numbers of one rank from `position` on, without end."""
+    number = position + rank
+    while True:
+        yield number
+        number += world_size

@@ -1,0 +1,138 @@
+"""Batch n as device arrays: flow batches in use stay on the device, work is dispatched ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from synthpix_torch.flows import Flows
+from synthpix_torch.order import Order
+from synthpix_torch.render import Loaded, Rendered, Renderer
+
+
+class Made(NamedTuple):
+    """A batch that has been dispatched.
+
+    Attributes:
+        number: Its place in the stream.
+        rendered: Its arrays, maybe still being computed.
+        files: Where each of its pairs comes from.
+    """
+
+    number: int
+    rendered: Rendered
+    files: tuple[str, ...]
+
+
+class Pipeline(NamedTuple):
+    """Makes batches from their numbers alone; holds no position and no batch.
+
+    Attributes:
+        order: Which flow batch makes which batch.
+        flows: The flow batches.
+        renderer: What turns them into batches.
+        batch_size: Pairs in a batch.
+    """
+
+    order: Order
+    flows: Flows
+    renderer: Renderer
+    batch_size: int
+
+    def run(self, start: int, *, stride: int = 1, stop: int | None = None, ahead: int = 0) -> Run:
+        """Make the batches start, start + stride, ... before `stop`, which lie in the stream."""
+        return Run(self, start, stride=stride, stop=stop, ahead=ahead)
+
+
+class Run:
+    """Batches at a fixed stride, made in this order only; must be closed.
+
+    Flow batches are read in the background from the beginning on. Each batch handed over makes room
+    for another to be dispatched, up to `ahead` of them.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, start: int, *, stride: int, stop: int | None, ahead: int
+    ) -> None:
+        self._pipeline = pipeline
+        self._start = start
+        self._stride = stride
+        total = pipeline.order.total
+        self._stop = total if stop is None else stop if total is None else min(stop, total)
+        self._ahead = ahead
+        self._dispatched: deque[Made] = deque()
+        self._next = start
+        self._in_use: dict[int, tuple[Loaded, tuple[str, ...]]] = {}
+        self._reader = pipeline.flows.read(self._plan)
+        self._failure: Exception | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of the batch that `next` gives."""
+        return self._dispatched[0].number if self._dispatched else self._next
+
+    @property
+    def stride(self) -> int:
+        """The distance from one batch to the next."""
+        return self._stride
+
+    def __next__(self) -> Made:
+        """The next batch.
+
+        An error while reading for a later batch is raised when that batch is asked for; after
+        that the run is over.
+        """
+        first = not self._dispatched and self._next == self._start
+        if not self._dispatched:
+            if self._failure is not None:
+                raise self._failure
+            self._dispatch()
+        made = self._dispatched.popleft()
+        # The first batch is not kept waiting for the flow fields of the next.
+        if not first:
+            self._dispatch_ahead()
+        return made
+
+    def close(self) -> None:
+        """Stop reading ahead and drop what was made ahead."""
+        self._reader.close()
+        self._dispatched.clear()
+        self._in_use.clear()
+
+    def _dispatch_ahead(self) -> None:
+        while (
+            self._failure is None
+            and len(self._dispatched) < self._ahead
+            and (self._stop is None or self._next < self._stop)
+        ):
+            try:
+                self._dispatch()
+            except Exception as error:
+                self._failure = error
+
+    def _dispatch(self) -> None:
+        place = self._pipeline.order.place(self._next)
+        if place.flow_batch not in self._in_use:
+            flow_batch = next(self._reader)
+            assert flow_batch.index == place.flow_batch
+            loaded = self._pipeline.renderer.load(flow_batch)
+            self._in_use[place.flow_batch] = (loaded, self._files(flow_batch.files))
+        loaded, files = self._in_use[place.flow_batch]
+        rendered = self._pipeline.renderer.render(
+            loaded, repetition=place.repetition, last_step=place.last_step
+        )
+        if not self._pipeline.order.used_again(self._next, self._stride):
+            del self._in_use[place.flow_batch]
+        self._dispatched.append(Made(self._next, rendered, files))
+        self._next += self._stride
+
+    def _files(self, files: tuple[str, ...]) -> tuple[str, ...]:
+        size = self._pipeline.batch_size
+        return (files * -(-size // len(files)))[:size]
+
+    def _plan(self, index: int) -> int | None:
+        """The `index`-th flow batch that this run needs, asked for by Grain's threads."""
+        number = self._pipeline.order.first_use(self._start, self._stride, index)
+        if number is None or (self._stop is not None and number >= self._stop):
+            return None
+        return self._pipeline.order.place(number).flow_batch

@@ -1,0 +1,214 @@
+"""The jitted step: a flow batch on the device and a repetition become images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped, UInt32
+from synthpix.data_generate import generate_images_from_flow
+from synthpix.types import ImageGenerationParameters
+from synthpix.utils import flow_field_adapter
+
+from synthpix_torch.config import Config
+from synthpix_torch.flows import FlowBatch
+from synthpix_torch.geometry import Geometry, geometry
+
+
+class Appearance(NamedTuple):
+    """How batches look, a part of what the stream is.
+
+    Attributes:
+        renderer: What renders the images. "synthpix" gives synthpix's bits, flow fields included.
+        layout: "torch" for channels before height and width, "synthpix" for synthpix's own.
+        image_dtype: "float32", "float16" or "bfloat16".
+        scale_images: Whether grey levels run from 0 to 1 instead of 0 to 255.
+    """
+
+    renderer: str = "synthpix"
+    layout: str = "torch"
+    image_dtype: str = "float32"
+    scale_images: bool = False
+
+
+class Loaded(NamedTuple):
+    """A flow batch on the device, ready for all its repetitions.
+
+    Attributes:
+        labels: Displacements on the grid of the labels, in pixels or the configured unit.
+        flow_fields: Velocities that move the particles; of real images nothing.
+        images: The real images; of rendered ones nothing.
+        records: Seeds, epochs and validity of the records, in this order.
+    """
+
+    labels: Float[Array, "f h w 2"]
+    flow_fields: Num[Array, "f y x 2"] | None
+    images: Num[Array, "f 2 h w"] | None
+    records: Int[Array, "3 f"]
+
+
+class Rendered(NamedTuple):
+    """The device arrays of one batch, none of which shares memory with another batch.
+
+    Attributes:
+        images: The pairs, (n, 2, h, w) in torch's layout, else both images (n, h, w).
+        flow_fields: (n, 2, h, w) in torch's layout, else (n, h, w, 2).
+        params: What synthpix drew for each pair; None for real images.
+        done: Whether each episode ends with this batch; None without episodes.
+        mask: Whether each slot of the batch holds data.
+        epoch: How often the data had been used up before each record.
+        seeds: The bits of each record's seed.
+        keys: The key of each pair.
+    """
+
+    images: tuple[Shaped[Array, "..."], ...]
+    flow_fields: Shaped[Array, "n a b c"]
+    params: ImageGenerationParameters | None
+    done: Bool[Array, " n"] | None
+    mask: Bool[Array, " n"]
+    epoch: Int[Array, " n"]
+    seeds: Int[Array, " n"]
+    keys: UInt32[Array, "n 2"]
+
+
+class Renderer:
+    """Turns flow batches into batches on one device, two compiled functions and no state."""
+
+    def __init__(
+        self,
+        config: Config,
+        flow_field_shape: tuple[int, ...],
+        *,
+        appearance: Appearance,
+        device: jax.Device,
+    ) -> None:
+        """Prepare to render; nothing is compiled before the first batch.
+
+        Raises:
+            ValueError: synthpix refuses the configuration.
+        """
+        self._device = device
+        self._adapt: Callable[[Array], tuple[Array, Array]] | None = None
+        render: Callable[..., tuple[Array, Array, ImageGenerationParameters | None]] = _as_recorded
+        if not config.include_images:
+            place = geometry(config, flow_field_shape, device)
+            self._adapt = jax.jit(partial(_adapt, config=config, place=place))
+            render = partial(_render, config=config, place=place)
+        self._step = jax.jit(
+            partial(
+                _step,
+                render=render,
+                batch_size=config.batch_size,
+                episodic=config["episode_length"] > 0,
+                appearance=appearance,
+            )
+        )
+
+    def load(self, flow_batch: FlowBatch) -> Loaded:
+        """Put a flow batch on the device; returns before the work there is done."""
+        records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
+        host = (flow_batch.flow_fields, flow_batch.images, records.astype(np.uint32).view(np.int32))
+        flow_fields, images, on_device = jax.device_put(host, self._device)
+        if self._adapt is None:
+            return Loaded(flow_fields, None, images, on_device)
+        labels, moving = self._adapt(flow_fields)
+        return Loaded(labels, moving, None, on_device)
+
+    def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
+        """Dispatch one batch: one call of one compiled function, which returns at once."""
+        rendered: Rendered = self._step(loaded, np.int32(repetition), np.bool_(last_step))
+        return rendered
+
+
+def _adapt(
+    flow_fields: Num[Array, "f y x c"], *, config: Config, place: Geometry
+) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
+    """Labels on the grid of the images, velocities on that of the particles."""
+    labels, moving = flow_field_adapter(
+        flow_fields,
+        new_flow_field_shape=place.label_shape,
+        image_shape=config.image_shape,
+        img_offset=place.specification.img_offset,
+        resolution=config["resolution"],
+        res_x=place.grid_steps[1],
+        res_y=place.grid_steps[0],
+        position_bounds=place.position_bounds,
+        position_bounds_offset=place.position_bounds_offset,
+        # As many labels as flow fields: those of a batch are repeated in the step.
+        batch_size=config.flow_fields,
+        output_units=config["output_units"],
+        dt=config["dt"],
+        zero_padding=place.zero_padding,
+    )
+    return labels, moving
+
+
+def _render(
+    key: UInt32[Array, "2"], loaded: Loaded, *, config: Config, place: Geometry
+) -> tuple[Array, Array, ImageGenerationParameters]:
+    images1, images2, params = generate_images_from_flow(
+        key,
+        loaded.flow_fields,
+        place.specification,
+        position_bounds=place.position_bounds,
+        flow_field_res_x=place.grid_steps[1],
+        flow_field_res_y=place.grid_steps[0],
+        mask=None if config.mask is None else jnp.asarray(config.mask),
+        histogram=None if config.histogram is None else jnp.asarray(config.histogram),
+    )
+    return images1, images2, params
+
+
+def _as_recorded(key: UInt32[Array, "2"], loaded: Loaded) -> tuple[Array, Array, None]:
+    assert loaded.images is not None
+    return loaded.images[:, 0], loaded.images[:, 1], None
+
+
+def _step(
+    loaded: Loaded,
+    repetition: Int[Array, ""],
+    last_step: Bool[Array, ""],
+    *,
+    render: Callable[..., tuple[Array, Array, ImageGenerationParameters | None]],
+    batch_size: int,
+    episodic: bool,
+    appearance: Appearance,
+) -> Rendered:
+    slots = jnp.arange(batch_size)
+    seeds, epoch, valid = loaded.records[:, slots % loaded.records.shape[1]]
+    mask = valid.astype(bool)
+    keys = jax.vmap(jax.random.PRNGKey)(seeds)
+    if loaded.images is None:
+        fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, 0))
+        keys = fold_in(fold_in(keys, slots), jnp.broadcast_to(repetition, slots.shape))
+    # synthpix draws all pairs of a batch from its first key.
+    images1, images2, params = render(keys[0], loaded)
+    # A gather, so that each batch has labels of its own, which may be written to.
+    labels = loaded.labels[slots % loaded.labels.shape[0]].astype(jnp.float32)
+    images, flow_fields = _laid_out(images1, images2, labels, mask, appearance)
+    done = jnp.broadcast_to(last_step, (batch_size,)) if episodic else None
+    return Rendered(images, flow_fields, params, done, mask, epoch, seeds, keys)
+
+
+def _laid_out(
+    images1: Num[Array, "n h w"],
+    images2: Num[Array, "n h w"],
+    labels: Float[Array, "n y x 2"],
+    mask: Bool[Array, " n"],
+    appearance: Appearance,
+) -> tuple[tuple[Array, ...], Array]:
+    """Bring images and labels to their final layout, range and dtype; empty slots become zero."""
+
+    def finish(image: Array) -> Array:
+        image = jnp.where(mask[:, None, None], image.astype(jnp.float32), 0)
+        image = image / 255 if appearance.scale_images else image
+        return image.astype(appearance.image_dtype)
+
+    if appearance.layout == "synthpix":
+        return (finish(images1), finish(images2)), labels
+    pair = jnp.stack([finish(images1), finish(images2)], axis=1)
+    return (pair,), jnp.moveaxis(labels, 3, 1)

@@ -1,0 +1,256 @@
+"""Random access to records: a flow field, and with real images its image pair, by record number."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Num
+from synthpix.data_sources import (
+    EpisodicDataSource,
+    FileDataSource,
+    HDF5DataSource,
+    KinematicDataSource,
+    MATDataSource,
+    NumpyDataSource,
+)
+
+from synthpix_torch.config import KINEMATIC, Config, short
+
+HUB = "hf://"
+
+
+@runtime_checkable
+class FlowFieldSource(Protocol):
+    """Random access to flow fields, the contract of a source of the user's own.
+
+    A NumPy array of shape (records, H, W, 2), a list of arrays and a torch map-style dataset all
+    fit. Each record is an array of shape (H, W, 2), channel 0 to the right and channel 1 down, in
+    the length unit per second that the configuration uses, or a mapping with such an array as
+    `flow_fields` and, if wanted, a name as `file`.
+
+    The source is read by several threads at once, in no particular order, and a record may be read
+    more than once: the same index must always give the same record. To be pickled with its
+    dataset, the source must be picklable. A string attribute `fingerprint`, if there is one,
+    stands for the contents when a state is loaded; without one only type, length, shape and dtype
+    are compared.
+    """
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Record `index`."""
+
+
+class Record(NamedTuple):
+    """One record as it was read.
+
+    Attributes:
+        flow_field: Shape (H, W, 2), or (H, W, 3) of which the first two are used.
+        images: The image pair, each of the configured image_shape; None unless images are real.
+        file: Where the record comes from.
+        padding: Whether an episode was repeated to fill its batch.
+    """
+
+    flow_field: Num[np.ndarray, "h w c"]
+    images: tuple[Num[np.ndarray, "y x"], Num[np.ndarray, "y x"]] | None
+    file: str
+    padding: bool
+
+
+class _AnyShape(tuple[int, ...]):
+    """An output shape that every flow field already has."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = tuple.__hash__
+
+
+class Records:
+    """The records of a configuration, each checked when it is read.
+
+    Attributes:
+        shape: Shape of every flow field, (H, W, 2) or (H, W, 3).
+        episodes: Number of episodes, each of batch_size records a step; None without episodes.
+    """
+
+    def __init__(self, config: Config, source: FlowFieldSource | None = None) -> None:
+        """Find the records; nothing but the first is read.
+
+        Raises:
+            FileNotFoundError: A file or folder that the configuration names does not exist.
+            ValueError: There is no record, or the first cannot be used.
+            TypeError: `source` has no length or no random access.
+        """
+        self._config = config
+        self._source = _open(config) if source is None else _checked(source)
+        self._own = source is not None
+        if len(self._source) == 0:
+            raise ValueError("The source of flow fields is empty: it needs at least one record.")
+        self.episodes: int | None = None
+        if config["episode_length"]:
+            self.episodes = len(self._source) // (config["episode_length"] * config.batch_size)
+        self.shape: tuple[int, ...] | None = None
+        self.dtype = "float32"
+        if isinstance(self._source, KinematicDataSource):
+            # Known without the cost of generating one.
+            self.shape = (*config.image_shape, 2)
+        else:
+            first = self[0].flow_field
+            self.shape, self.dtype = first.shape, str(first.dtype)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, key: int) -> Record:
+        """Read record `key`.
+
+        Raises:
+            ValueError: The record has another shape than the first, is not finite, or is not what
+                the contract asks for.
+        """
+        raw = self._source[key]
+        name = str(raw.get("file", "")) if isinstance(raw, Mapping) else ""
+        where = f"Record {key}" + (f" ({name})" if name else "")
+        fields = raw if isinstance(raw, Mapping) else {"flow_fields": raw}
+        if "flow_fields" not in fields:
+            raise ValueError(f"{where} is a mapping without 'flow_fields': add the flow field.")
+        flow_field = np.asarray(fields["flow_fields"])
+        self._check(flow_field, where)
+        images = None
+        if self._config.include_images:
+            images = (np.asarray(fields["images1"]), np.asarray(fields["images2"]))
+            for image in images:
+                if image.shape != self._config.image_shape:
+                    raise ValueError(
+                        f"{where} holds an image of shape {image.shape}, not of image_shape "
+                        f"{self._config.image_shape}: images must have one grey level per pixel."
+                    )
+        return Record(flow_field, images, name or f"record://{key}", _is_padding(fields))
+
+    def identity(self) -> dict[str, str]:
+        """What tells these records from others, without paths: moved data keep theirs."""
+        if isinstance(self._source, KinematicDataSource):
+            names = KINEMATIC
+        elif self._own:
+            given = getattr(self._source, "fingerprint", None)
+            names = short(given if isinstance(given, str) else type(self._source).__qualname__)
+        else:
+            names = _digest_names(self._source.file_list)
+        return {
+            "records": str(len(self)),
+            "names": names,
+            "flow field shape": short(self.shape),
+            "flow field dtype": self.dtype,
+        }
+
+    def _check(self, flow_field: np.ndarray, where: str) -> None:
+        if flow_field.dtype.kind not in "fiu" or flow_field.ndim != 3 or flow_field.shape[2] < 2:
+            raise ValueError(
+                f"{where} must hold numbers of shape (H, W, 2), "
+                f"not {flow_field.dtype} of shape {flow_field.shape}."
+            )
+        if self.shape is None and flow_field.shape[2] > 3:
+            raise ValueError(
+                f"{where} must have 2 components last, not shape {flow_field.shape}: "
+                "transpose it to (H, W, 2)."
+            )
+        if self.shape is not None and flow_field.shape != self.shape:
+            raise ValueError(
+                f"{where} has shape {flow_field.shape}, the first record has {self.shape}: "
+                "all flow fields must have one shape."
+            )
+        if flow_field.dtype.kind == "f" and not np.isfinite(flow_field).all():
+            raise ValueError(f"{where} holds NaN or infinite values: mend or leave out the record.")
+
+
+def _is_padding(fields: Mapping[str, Any]) -> bool:
+    return bool(fields.get("_is_padding", False))
+
+
+def _checked(source: Any) -> Any:
+    if not isinstance(source, FlowFieldSource):
+        raise TypeError(
+            f"source must have __len__ and __getitem__, {type(source).__name__} has not: pass an "
+            "array, a list or a map-style dataset."
+        )
+    return source
+
+
+def _open(config: Config) -> Any:
+    """The data source of synthpix that the configuration names."""
+    scheduler = config["scheduler_class"]
+    if scheduler == KINEMATIC:
+        return KinematicDataSource(
+            num_examples=config["num_examples"],
+            image_shape=config.image_shape,
+            filter_sigma_range=config["filter_sigma_range"],
+            scale_factor_range=config["scale_factor_range"],
+            scale_mode=config["scale_mode"],
+            seed=config["seed"],
+        )
+    paths = list(config["file_list"])
+    for path in paths:
+        if not path.startswith(HUB) and not os.path.exists(path):
+            raise FileNotFoundError(f"file_list names {path!r}, which does not exist.")
+    files: FileDataSource
+    match scheduler:
+        case ".npy":
+            pattern, files = "flow_*.npy", _find(NumpyDataSource, paths, "flow_<t>.npy")
+        case ".h5":
+            pattern, files = "*.h5", _find(HDF5DataSource, paths, "*.h5")
+        case _:
+            # Real images are brought to image_shape with their flow field; a flow field alone
+            # keeps its shape and values, which synthpix would change (docs/differences.md).
+            shape = config.image_shape if config.include_images else _AnyShape((0, 0))
+            options = {"include_images": config.include_images, "output_shape": shape}
+            pattern, files = "*.mat", _find(MATDataSource, paths, "*.mat", **options)
+    _refuse_empty_folders(paths, files.file_list, pattern)
+    if not config["episode_length"]:
+        return files
+    try:
+        return EpisodicDataSource(
+            files,
+            batch_size=config.batch_size,
+            episode_length=config["episode_length"],
+            seed=config["seed"],
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"No folder of file_list holds episode_length={config['episode_length']} files: "
+            "shorten the episodes, or add files."
+        ) from error
+
+
+def _find(source: Any, paths: list[str], pattern: str, **options: Any) -> FileDataSource:
+    try:
+        files: FileDataSource = source(paths, **options)
+    except ValueError as error:
+        raise ValueError(
+            f"file_list {short(paths)} holds no flow fields: put files named {pattern} there, "
+            "or set the scheduler_class of the files that are there."
+        ) from error
+    return files
+
+
+def _refuse_empty_folders(paths: list[str], files: list[str], pattern: str) -> None:
+    folders = {os.path.join(path, "") for path in paths if os.path.isdir(path)}
+    for folder in sorted(folders):
+        if not any(file.startswith(folder) for file in files):
+            raise ValueError(f"The folder {folder!r} holds no file that matches {pattern}.")
+
+
+def _digest_names(files: list[str]) -> str:
+    """Digest of the file names relative to the folder that they share."""
+    absolute = [os.path.abspath(file) for file in files]
+    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
+    names = "\n".join(os.path.relpath(file, common) for file in absolute)
+    return "#" + hashlib.sha256(names.encode()).hexdigest()[:10]

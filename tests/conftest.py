@@ -1,0 +1,43 @@
+"""Shapes and types of everything that the tests call are checked while they run."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Each kind of pipeline is compiled once for all tests and for the processes that they start.
+_CACHE = tempfile.TemporaryDirectory(prefix="compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+jaxtyping.install_import_hook("synthpix_torch", "beartype.beartype")
+
+import kinds  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that all kinds of pipelines read. Not to be written to."""
+    folder = tmp_path_factory.mktemp("data")
+    kinds.write_all(folder)
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("-m")
+    if "gpu" not in chosen and not _gpu():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU that JAX and torch can use"))
+    if "long" not in chosen:
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make long"))
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
