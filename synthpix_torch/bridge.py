@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import torch
+import torch.utils.dlpack
 from jaxtyping import Shaped
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -50,7 +51,8 @@ class Bridge:
         self,
         *,
         max_pending: int = 16,
-        record: Callable[[torch.device, tuple[torch.cuda.Stream, ...]], list[Any]] | None = None,
+        record: Callable[[torch.device, tuple[torch.cuda.Stream, ...]], Sequence[Event]]
+        | None = None,
     ) -> None:
         """Make a bridge.
 
@@ -60,7 +62,7 @@ class Bridge:
             record: Records events behind the work queued on a device, to be replaced in tests.
         """
         self._leases: list[_Lease] = []
-        self._pending: deque[tuple[list[Event], Any]] = deque()
+        self._pending: deque[tuple[Sequence[Event], Any]] = deque()
         self._max_pending = max_pending
         self._record = record or _record_cuda
         self._leases_needed = record is not None
@@ -84,7 +86,7 @@ class Bridge:
             TypeError: torch has no dtype for `x`.
         """
         _check(x)
-        tensor = torch.from_dlpack(x)
+        tensor = torch.utils.dlpack.from_dlpack(x)
         if self._leases_needed or tensor.is_cuda:
             streams = (torch.cuda.current_stream(tensor.device),) if tensor.is_cuda else ()
             with self._lock:
@@ -125,7 +127,7 @@ def _check(x: jax.Array) -> None:
             f"The array is spread over {len(x.sharding.device_set)} devices, a tensor lives on "
             "one: pass x.addressable_shards[i].data."
         )
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         raise TypeError(f"torch has no dtype for the keys {x.dtype}: pass jax.random.key_data(x).")
     if x.dtype.name in _NOT_IN_DLPACK or not hasattr(torch, x.dtype.name):
         raise TypeError(

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 FILE_CLASSES = (".npy", ".h5", ".mat")
 KINEMATIC = "kinematic"
@@ -33,7 +34,7 @@ REQUIRED = object()
 
 
 class Rule(NamedTuple):
-    """What one key must be: in words, as a conversion that returns None if it is not, by default."""
+    """What a key must be, in words; a conversion that gives None if it is not; its default."""
 
     words: str
     convert: Callable[[Any], Any]
@@ -408,7 +409,9 @@ def _check_combinations(values: Mapping[str, Any], *, custom_source: bool) -> No
             "one process per GPU (torchrun), each with its own device."
         )
     if scheduler in FILE_CLASSES and not values["file_list"]:
-        raise ValueError(f"scheduler_class {scheduler!r} needs file_list, a list of files or folders.")
+        raise ValueError(
+            f"scheduler_class {scheduler!r} needs file_list, a list of files or folders."
+        )
     if values["include_images"] and scheduler != ".mat":
         raise ValueError(
             "Only scheduler_class '.mat' holds real images: set it, or include_images: false."

@@ -14,7 +14,7 @@ import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpix_torch import state as states
-from synthpix_torch.batch import Batch, hand_out
+from synthpix_torch.batch import AnyBatch, hand_out
 from synthpix_torch.bridge import Bridge
 from synthpix_torch.config import Config, read_config, short
 from synthpix_torch.device import choose_device
@@ -31,7 +31,7 @@ LAYOUTS = ("torch", "synthpix")
 IMAGE_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
-class SynthPixDataset(IterableDataset[Batch]):
+class SynthPixDataset(IterableDataset[Any]):
     """Endless or finite batches of PIV image pairs with flow fields, made on the device.
 
     Batch n is a pure function of the configuration and n, so that the dataset has no history: its
@@ -140,7 +140,7 @@ class SynthPixDataset(IterableDataset[Batch]):
 
     # Iterating ---------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         """A pass that begins at `position` when its first batch is asked for.
 
         As soon as one pass begins, the pass before it is over: its next use is an error.
@@ -177,7 +177,7 @@ class SynthPixDataset(IterableDataset[Batch]):
         """A dataset is never empty, even without a length."""
         return True
 
-    def batch_at(self, number: int) -> Batch:
+    def batch_at(self, number: int) -> AnyBatch:
         """Batch `number` of the stream, without disturbing the iteration.
 
         Takes the time to read its flow fields, wherever in the stream it lies.
@@ -303,7 +303,7 @@ class SynthPixDataset(IterableDataset[Batch]):
         self._live = None
         self._position = position
 
-    def _advance(self, rank: int, world_size: int) -> Batch:
+    def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""
         number = self._position + rank
         if self._run is None or (self._run.number, self._run.stride) != (number, world_size):
@@ -372,7 +372,7 @@ class SynthPixDataset(IterableDataset[Batch]):
                 world_size,
             )
 
-    def _hand_out(self, made: Made) -> Any:
+    def _hand_out(self, made: Made) -> AnyBatch:
         return hand_out(made.rendered, files=made.files, number=made.number, bridge=self._bridge)
 
     def _describe(
@@ -421,9 +421,7 @@ class SynthPixDataset(IterableDataset[Batch]):
         _check_integer("The number of a batch", number, 0)
         total = self._order.total
         if total is not None and number > total - last:
-            raise ValueError(
-                f"The stream has no batch {number}: it ends with batch {total - 1}."
-            )
+            raise ValueError(f"The stream has no batch {number}: it ends with batch {total - 1}.")
 
 
 class _Pass:
@@ -439,10 +437,10 @@ class _Pass:
         self._world_size = 1
         self._left: int | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> AnyBatch:
         dataset = self._dataset
         if not self._begun:
             self._rank, self._world_size, self._left = dataset._begin(self)
@@ -463,7 +461,7 @@ class _Pass:
         )
 
 
-class Window(IterableDataset[Batch]):
+class Window(IterableDataset[Any]):
     """A fixed piece of a stream, the same at every pass; it has a length and no state.
 
     Several ranks share it as they share the stream. The dataset that it belongs to is not
@@ -490,7 +488,7 @@ class Window(IterableDataset[Batch]):
             )
         return count // world_size
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         """All batches of this rank from the beginning."""
         length, stride = len(self), self._dataset.world_size
         start = self._start + self._dataset.rank

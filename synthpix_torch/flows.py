@@ -18,7 +18,7 @@ class FlowBatch(NamedTuple):
     """The flow fields that one or more batches are made from, on the host.
 
     Attributes:
-        index: Number of the flow batch in the stream.
+        number: Place of the flow batch in the stream.
         flow_fields: Zero where `valid` is False.
         images: The real image pairs, zero where `valid` is False; None if images are rendered.
         seeds: 32 random bits for each record, as synthpix draws them; 0 where `valid` is False.
@@ -27,7 +27,7 @@ class FlowBatch(NamedTuple):
         files: Where each record comes from, "" where `valid` is False.
     """
 
-    index: int
+    number: int
     flow_fields: Num[np.ndarray, "f h w c"]
     images: Num[np.ndarray, "f 2 y x"] | None
     seeds: Int[np.ndarray, " f"]
@@ -150,7 +150,7 @@ class FlowReader:
         return self
 
     def __next__(self) -> FlowBatch:
-        """Wait for the next flow batch. An error while reading one of its records is raised here."""
+        """Wait for the next flow batch. An error while reading a record of it is raised here."""
         return _collate([next(self._elements) for _ in range(self._size)])
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ def _collate(elements: list[_Element]) -> FlowBatch:
         blank = (np.zeros_like(first.images[0]), np.zeros_like(first.images[1]))
         images = np.stack([np.stack(record.images or blank) for record in records])
     return FlowBatch(
-        index=elements[0].flow_batch,
+        number=elements[0].flow_batch,
         flow_fields=np.stack([record.flow_field for record in records]),
         images=images,
         seeds=np.array([element.seed for element in elements], np.int64),

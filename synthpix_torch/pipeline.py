@@ -114,7 +114,7 @@ class Run:
         place = self._pipeline.order.place(self._next)
         if place.flow_batch not in self._in_use:
             flow_batch = next(self._reader)
-            assert flow_batch.index == place.flow_batch
+            assert flow_batch.number == place.flow_batch
             loaded = self._pipeline.renderer.load(flow_batch)
             self._in_use[place.flow_batch] = (loaded, self._files(flow_batch.files))
         loaded, files = self._in_use[place.flow_batch]

@@ -21,6 +21,7 @@ from synthpix.data_sources import (
 from synthpix_torch.config import KINEMATIC, Config, short
 
 HUB = "hf://"
+_ATTEMPTS = 20
 
 
 @runtime_checkable
@@ -117,7 +118,7 @@ class Records:
             ValueError: The record has another shape than the first, is not finite, or is not what
                 the contract asks for.
         """
-        raw = self._source[key]
+        raw = self._read(key)
         name = str(raw.get("file", "")) if isinstance(raw, Mapping) else ""
         where = f"Record {key}" + (f" ({name})" if name else "")
         fields = raw if isinstance(raw, Mapping) else {"flow_fields": raw}
@@ -151,6 +152,17 @@ class Records:
             "flow field shape": short(self.shape),
             "flow field dtype": self.dtype,
         }
+
+    def _read(self, key: int) -> Any:
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._source[key]
+            except SystemError as error:
+                # Before 3.13 CPython loses count when two threads parse at once, as np.load does
+                # with each header. The record is not at fault, and reading it again is harmless.
+                if "recursion depth mismatch" not in str(error):
+                    raise
+        return self._source[key]
 
     def _check(self, flow_field: np.ndarray, where: str) -> None:
         if flow_field.dtype.kind not in "fiu" or flow_field.ndim != 3 or flow_field.shape[2] < 2:

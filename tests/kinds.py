@@ -59,9 +59,9 @@ def fields(count: int, shape: Sequence[int] = (24, 24), *, seed: int = 0) -> np.
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) * 2 * np.pi
     phase = rng.uniform(0, 2 * np.pi, (count, 2, 1, 1))
-    return np.stack(
-        [2 * np.sin(y + phase[:, 0]), 2 * np.cos(x + phase[:, 1])], axis=-1
-    ).astype(np.float32)
+    return np.stack([2 * np.sin(y + phase[:, 0]), 2 * np.cos(x + phase[:, 1])], axis=-1).astype(
+        np.float32
+    )
 
 
 def write_npy(folder: Path, count: int, *, seed: int = 0) -> Path:
@@ -178,10 +178,8 @@ KINDS: dict[str, Callable[[Path], Config]] = {
         randomize=False,
         flow_fields_per_batch=3,
     ),
-    "real episodes": lambda d: _real(
-        d, file_list=_episodes(d / "real_episodes"), episode_length=2
-    ),
-    "finite": lambda d: base(loop=False, num_examples=14, **few),
+    "real episodes": lambda d: _real(d, file_list=_episodes(d / "real_episodes"), episode_length=2),
+    "finite": lambda d: base(loop=False, num_examples=13, **few),
     "finite, repeated": lambda d: _files(".npy", d / "npy", loop=False, batches_per_flow_batch=3),
     "finite real": lambda d: _real(d / "real", loop=False),
     "finite episodes": lambda d: _files(

@@ -14,8 +14,8 @@ import synthpix
 from synthpix_torch import Batch, SynthPixBatch
 
 # synthpix's logger starts a process that outlives the tests; its messages are of no use here.
-for name in ("synthpix.make", "synthpix.sampler.base", "synthpix.sampler.synthetic"):
-    sys.modules[name].logger = logging.getLogger("oracle")  # type: ignore[attr-defined]
+for name in ("make", "sampler.base", "sampler.synthetic", "sampler.real"):
+    sys.modules[f"synthpix.{name}"].logger = logging.getLogger("oracle")  # type: ignore[attr-defined]
 
 
 def sampler(config: dict[str, Any]) -> Any:
@@ -66,8 +66,9 @@ def ours(batch: Batch | SynthPixBatch) -> dict[str, Any]:
         values |= {"images1": batch.images1.numpy(), "images2": batch.images2.numpy()}
     else:
         values["images1"], values["images2"] = batch.images.unbind(1)
-        values = {k: v if v is None or isinstance(v, np.ndarray) else v.numpy()
-                  for k, v in values.items()}
+        values = {
+            k: v if v is None or isinstance(v, np.ndarray) else v.numpy() for k, v in values.items()
+        }
         values["flow_fields"] = np.moveaxis(values["flow_fields"], 1, 3)
     values["files"] = batch.files
     if batch.params is not None:

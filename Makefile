@@ -1,0 +1,30 @@
+# Everything runs in .venv, which is made here and nowhere else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check tests long clean
+
+demo: .venv/installed
+	$(BIN)/python examples/demo.py
+
+test: check tests
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+tests: .venv/installed
+	$(BIN)/python -m pytest
+
+long: .venv/installed
+	$(BIN)/python -m pytest -m long
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthpix_torch needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
