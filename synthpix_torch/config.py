@@ -92,7 +92,7 @@ def _ranges(words: str, holds: Callable[[Any, Any], bool]) -> Rule:
 def _paths(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         value = [value]
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple):
         return None
     if not all(isinstance(path, str | os.PathLike) for path in value):
         return None
@@ -231,11 +231,13 @@ class Config:
     """A synthpix configuration whose values have been checked, with synthpix's defaults filled in.
 
     Attributes:
+        given: The keys as they were given.
         values: Every key that this kind of pipeline knows, lists as tuples.
         mask: 1 where a pixel is kept and 0 where it is hidden, or None.
         histogram: Number of pixels of each grey level that images are matched to, or None.
     """
 
+    given: Mapping[str, Any]
     values: Mapping[str, Any]
     mask: Int[np.ndarray, "h w"] | None = field(default=None, repr=False)
     histogram: Float[np.ndarray, "256"] | None = field(default=None, repr=False)
@@ -332,9 +334,9 @@ def read_config(
     values = _checked_values(raw, custom_source=custom_source)
     _check_combinations(values, custom_source=custom_source)
     if values["include_images"]:
-        return Config(values)
+        return Config(raw, values)
     _check_geometry(values)
-    return Config(values, _read_mask(values), _read_histogram(values))
+    return Config(raw, values, _read_mask(values), _read_histogram(values))
 
 
 def _read_yaml(path: Any) -> dict[str, Any]:

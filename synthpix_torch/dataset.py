@@ -294,8 +294,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What runs is made again: threads, caches and compiled functions do not travel.
-        config = {key: value for key, value in self._config.values.items() if value is not None}
-        return _rebuild, (type(self), config, self._arguments, self._position)
+        return _rebuild, (type(self), self._config.given, self._arguments, self._position)
 
     # Behind the scenes -------------------------------------------------------------------------
 
@@ -521,7 +520,10 @@ def _distributed() -> bool:
 
 
 def _rebuild(
-    kind: type[SynthPixDataset], config: dict[str, Any], arguments: dict[str, Any], position: int
+    kind: type[SynthPixDataset],
+    config: Mapping[str, Any],
+    arguments: dict[str, Any],
+    position: int,
 ) -> SynthPixDataset:
     dataset = kind(config, **arguments)
     dataset.seek(position)

@@ -90,7 +90,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 def digest(batch: Batch | SynthPixBatch) -> str:
     """One digest of everything in a batch."""
-    total = hashlib.sha256(str((batch.number, batch.files)).encode())
+    total = hashlib.sha256(str((batch.number, list(batch.files))).encode())
     for name, value in sorted(ours(batch).items()):
         if isinstance(value, np.ndarray):
             total.update(name.encode() + value.dtype.str.encode() + value.tobytes())

@@ -1,0 +1,206 @@
+"""A run that goes on from a state delivers the bits of a run in another process that never ended."""
+
+import copy
+import itertools
+import json
+import multiprocessing
+import pickle
+import shutil
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kinds import KINDS, base, few
+from oracle import digest
+from torch.utils.data import DataLoader
+from uninterrupted import COUNT, passes
+
+from synthpix_torch import SynthPixDataset
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Digests of the batches of each kind, from a process of its own."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "digests.json"
+    subprocess.run([sys.executable, HERE / "uninterrupted.py", data, output], check=True)
+    digests: dict[str, list[str]] = json.loads(output.read_text())
+    return digests
+
+
+def take(dataset: SynthPixDataset, count: int) -> list[str]:
+    return [digest(batch) for batch in itertools.islice(passes(dataset), count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_goes_on_from_every_position(
+    kind: str, data: Path, uninterrupted: dict[str, list[str]]
+) -> None:
+    expected = uninterrupted[kind]
+    with SynthPixDataset(KINDS[kind](data)) as first, SynthPixDataset(KINDS[kind](data)) as second:
+        saved = [first.state_dict()]
+        for batch, wanted in zip(passes(first), expected, strict=False):
+            assert digest(batch) == wanted
+            saved.append(first.state_dict())
+        # From the back, so that no position follows from the one before.
+        for done in reversed(range(COUNT - 2)):
+            second.load_state_dict(json.loads(json.dumps(saved[done])))
+            assert take(second, 2) == expected[done : done + 2], done
+
+
+@pytest.fixture
+def expected(uninterrupted: dict[str, list[str]]) -> list[str]:
+    return uninterrupted["kinematic, few and repeated"]
+
+
+def test_a_restore_of_a_restore_goes_on(expected: list[str]) -> None:
+    done, state = 0, None
+    for count in (2, 1, 4, 3):
+        with SynthPixDataset(base(**few)) as dataset:
+            if state is not None:
+                dataset.load_state_dict(state)
+            assert take(dataset, count) == expected[done : done + count]
+            done, state = done + count, dataset.state_dict()
+
+
+def test_a_state_can_be_loaded_before_and_after_iter(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.seek(5)
+        state = dataset.state_dict()
+        dataset.seek(0)
+        before = iter(dataset)
+        dataset.load_state_dict(state)
+        assert digest(next(before)) == expected[5]
+        dataset.load_state_dict(state)
+        assert digest(next(iter(dataset))) == expected[5]
+
+
+def test_an_iterator_that_is_never_used_changes_nothing(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        assert take(dataset, 2) == expected[:2]
+        iter(dataset)
+        assert take(dataset, 2) == expected[2:4]
+
+
+def test_after_a_break_the_next_pass_goes_on(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        seen = []
+        for _ in range(4):
+            for batch in dataset:
+                seen.append(digest(batch))
+                if batch.number % 2:
+                    break
+    assert seen == expected[:8]
+
+
+def test_a_state_on_the_last_batch_of_a_pass_means_the_next_pass(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few), epoch_length=4) as dataset:
+        for _batch in dataset:
+            state = dataset.state_dict()
+        assert state["sampler"]["position"] == 4
+    with SynthPixDataset(base(**few), epoch_length=4) as dataset:
+        dataset.load_state_dict(state)
+        assert [digest(batch) for batch in dataset] == expected[4:8]
+        assert [digest(batch) for batch in dataset] == expected[8:12]
+
+
+def test_a_state_in_the_middle_of_a_pass_means_the_rest_of_it(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few), epoch_length=4) as dataset:
+        dataset.seek(6)
+        assert [digest(batch) for batch in dataset] == expected[6:8]
+
+
+def test_a_state_survives_the_data_being_moved(
+    data: Path, tmp_path: Path, uninterrupted: dict[str, list[str]]
+) -> None:
+    kind = "npy, repeated"
+    with SynthPixDataset(KINDS[kind](data)) as dataset:
+        dataset.seek(4)
+        state = dataset.state_dict()
+    shutil.copytree(data / "npy", tmp_path / "elsewhere" / "npy")
+    with SynthPixDataset(KINDS[kind](tmp_path / "elsewhere")) as dataset:
+        dataset.load_state_dict(state)
+        batch = next(iter(dataset))
+    with SynthPixDataset(KINDS[kind](data)) as dataset:
+        original = dataset.batch_at(4)
+    assert batch.images.equal(original.images)
+    assert digest(original) == uninterrupted[kind][4]
+
+
+def test_prefetched_batches_are_not_in_the_state(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few), ahead=5) as dataset:
+        assert take(dataset, 3) == expected[:3]
+        state = dataset.state_dict()
+    assert state["sampler"]["position"] == 3
+    with SynthPixDataset(base(**few), ahead=0) as dataset:
+        dataset.load_state_dict(state)
+        assert take(dataset, 3) == expected[3:6]
+
+
+def test_a_torch_dataloader_hands_the_batches_on(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few), epoch_length=4) as dataset:
+        loader = DataLoader(dataset, batch_size=None)
+        assert len(loader) == 4
+        assert [digest(batch) for batch in loader] == expected[:4]
+        assert dataset.position == 4
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_and_pickles_go_on_independently(expected: list[str], duplicate: Any) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        assert take(dataset, 4) == expected[:4]
+        with duplicate(dataset) as twin:
+            assert twin.state_dict() == dataset.state_dict()
+            assert take(twin, 3) == expected[4:7]
+        assert take(dataset, 2) == expected[4:6]
+
+
+def _in_a_spawned_process(dataset: SynthPixDataset, results: Connection) -> None:
+    results.send(take(dataset, 3))
+
+
+def test_a_dataset_can_be_sent_to_a_spawned_process(expected: list[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    dataset = SynthPixDataset(base(**few))
+    dataset.seek(2)
+    process = context.Process(target=_in_a_spawned_process, args=(dataset, there))
+    process.start()
+    there.close()
+    assert here.recv() == expected[2:5]
+    process.join()
+
+
+def test_a_user_who_writes_into_a_batch_changes_no_other(expected: list[str]) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        for batch, wanted in zip(dataset, expected[:9], strict=False):
+            assert digest(batch) == wanted
+            for tensor in (*batch[:6], *batch.params):
+                tensor.zero_()
+            assert digest(dataset.batch_at(batch.number)) == wanted
+            state = dataset.state_dict()
+        dataset.load_state_dict(state)
+        assert take(dataset, 2) == expected[9:11]
+
+
+def test_seeking_far_costs_no_history() -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        for position in (10**9, 10**12):
+            dataset.seek(position)
+            batch = next(iter(dataset))
+            assert batch.number == position
+            assert digest(batch) == digest(dataset.batch_at(position))
+
+
+def test_a_state_loads_with_weights_only(tmp_path: Path, expected: list[str]) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.seek(3)
+        torch.save({"data": dataset.state_dict()}, tmp_path / "last.pt")
+        dataset.seek(0)
+        dataset.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["data"])
+        assert take(dataset, 1) == expected[3:4]
