@@ -242,9 +242,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
         The same on every rank; see `synthpix_torch.state`.
         """
-        first = self._order.first_flow_batch(self._position)
-        next_index = first * self._config.flow_fields
-        return states.make_state(self._position, next_index, self._description)
+        return states.make_state(self._position, self._description)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the state was saved. Nothing changes unless the state fits.
@@ -392,8 +390,12 @@ class SynthPixDataset(IterableDataset[Any]):
                 **{name: version(name) for name in ("synthpix_torch", "synthpix", "jax", "jaxlib")},
                 "device": self._device.device_kind,
             },
+            next_index=self._next_index,
             total=self._order.total,
         )
+
+    def _next_index(self, position: int) -> int:
+        return self._order.first_flow_batch(position) * self._config.flow_fields
 
     @staticmethod
     def _check_arguments(

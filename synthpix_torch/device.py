@@ -35,9 +35,9 @@ def choose_device(
         ValueError: There is no such device.
         RuntimeError: A GPU was asked for, and JAX cannot use it.
     """
+    if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {str(device)!r}.")
     wanted = None if device is None else torch.device(device)
-    if wanted is not None and wanted.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {str(wanted)!r}.")
     if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             f"device={str(wanted)!r} needs a torch with CUDA and a GPU: install one, "

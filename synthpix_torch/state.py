@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import grain.python as grain
@@ -40,26 +40,22 @@ class Description(NamedTuple):
     Attributes:
         fields: Values of everything that defines the stream, by group and key.
         made_with: Versions and hardware, which may change bits in the last place.
+        next_index: The first record still needed, from the position.
         total: Number of batches in the stream, None if it never ends.
     """
 
     fields: Mapping[str, Mapping[str, str]]
     made_with: Mapping[str, str]
+    next_index: Callable[[int], int]
     total: int | None
 
 
-def make_state(position: int, next_index: int, description: Description) -> dict[str, Any]:
-    """A fresh state dict.
-
-    Args:
-        position: The next batch to deliver.
-        next_index: The first record still needed.
-        description: What the state will be checked against.
-    """
+def make_state(position: int, description: Description) -> dict[str, Any]:
+    """A fresh state dict for the next batch to deliver."""
     return {
         "format": FORMAT,
         "sampler": {"position": position},
-        "grain": {"next_index": next_index},
+        "grain": {"next_index": description.next_index(position)},
         "fingerprint": {
             group: "|".join(values.values()) for group, values in description.fields.items()
         },
@@ -105,11 +101,16 @@ def read_state(state: Any, description: Description) -> int:
             "the position alone."
         )
     position = _get_index(state["sampler"], "position")
-    _get_index(state["grain"], "next_index")
+    next_index = _get_index(state["grain"], "next_index")
     if description.total is not None and position > description.total:
         raise ValueError(
             f"The state is damaged: its position {position} lies behind the {description.total} "
             "batches of the stream. Use an older state."
+        )
+    if next_index != description.next_index(position):
+        raise ValueError(
+            f"The state is damaged: next_index {next_index} does not belong to position "
+            f"{position}. Use an older state."
         )
     _warn_of_other_versions(state.get("made_with"), description)
     return position

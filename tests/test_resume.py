@@ -1,4 +1,4 @@
-"""A run that goes on from a state delivers the bits of a run in another process that never ended."""
+"""A resumed run delivers the bits of a run in another process that was never interrupted."""
 
 import copy
 import itertools

@@ -1,6 +1,6 @@
 """Runs every kind of pipeline in a process of its own and writes the digests of its batches.
 
-    python tests/uninterrupted.py DATA OUTPUT
+python tests/uninterrupted.py DATA OUTPUT
 """
 
 import json

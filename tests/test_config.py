@@ -1,0 +1,228 @@
+"""Bad input gets one sentence that says what to do, before anything has changed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kinds import KINDS, base, fields, write_npy
+
+from synthpix_torch import SynthPixDataset
+from synthpix_torch.config import RULES, read_config, short
+
+
+def files(folder: Path | str, **changes: Any) -> dict[str, Any]:
+    changes = {"scheduler_class": ".npy", "file_list": [str(folder)], **changes}
+    return base(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": None}, "lacks batch_size"),
+        ({"dt": None, "seed": None, "rho_var": None}, "lacks dt, rho_var"),
+        ({"batchsize": 4}, "unknown key 'batchsize': did you mean 'batch_size'"),
+        ({"wibble": 4}, "unknown key 'wibble': remove it"),
+        ({"batch_size": 4.0}, "batch_size must be a positive integer, not 4.0"),
+        ({"batch_size": True}, "batch_size must be a positive integer"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, not 0"),
+        ({"seed": -1}, "seed must be an integer between 0"),
+        ({"seed": 2**32}, "seed must be an integer between 0"),
+        ({"randomize": "yes"}, "randomize must be true or false"),
+        ({"image_shape": (16, 16, 3)}, "image_shape must be two positive integers"),
+        ({"image_shape": (16.0, 16)}, "image_shape must be two positive integers"),
+        ({"diameter_ranges": [(2, 1)]}, "diameter_ranges must be a list"),
+        ({"diameter_ranges": (1, 2)}, "diameter_ranges must be a list"),
+        ({"rho_ranges": [(-1, 0.5)]}, "rho_ranges must be a list"),
+        ({"seeding_density_range": (0.2, 0.1)}, "seeding_density_range must be"),
+        ({"p_hide_img1": 1.5}, "p_hide_img1 must be a probability"),
+        ({"dt": float("nan")}, "dt must be a positive number"),
+        ({"output_units": "px"}, "output_units must be one of 'pixels'"),
+        ({"scheduler_class": ".flo"}, "scheduler_class must be one of '.npy'"),
+        ({"scale_mode": "max"}, "scale_mode must be one of"),
+        ({"flow_fields_per_batch": 5}, "flow_fields_per_batch=5 must not be larger"),
+        ({"worker_count": 2}, "worker_count=2 would reorder the stream"),
+        ({"device_ids": [0, 1]}, "one process per GPU"),
+        ({"device_ids": [7]}, "device_ids names device 7"),
+        ({"use_grain_scheduler": False}, "legacy scheduler"),
+        ({"scheduler_class": "HDF5FlowFieldScheduler"}, "legacy scheduler"),
+        ({"img_offset": (1.0, 4.0)}, "img_offset along y is 1.0, but must be at least .* = 2.0"),
+        ({"flow_field_size": (24.0, 21.0)}, "flow_field_size along x is 21.0, but .* 22.0"),
+        ({"max_speed_x": -3.0}, "max_speed_x=-3.0 must not be less"),
+        ({"velocities_per_pixel": 0.01}, "velocities_per_pixel=0.01 leaves no label"),
+        ({"episode_length": 3}, "Episodes are made of files"),
+        ({"include_images": True}, "Only scheduler_class '.mat' holds real images"),
+        ({"scheduler_class": ".h5"}, "needs file_list"),
+        ({"mask": 3}, "mask must be the path"),
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SynthPixDataset(base(**changes))
+
+
+def test_every_kind_of_configuration_is_read(data: Path) -> None:
+    for kind in KINDS.values():
+        read_config(kind(data))
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    config = read_config(
+        base(batch_size=np.int64(4), dt=np.float32(1), image_shape=np.array([16, 16]))
+    )
+    assert config.batch_size == 4
+    assert config.image_shape == (16, 16)
+
+
+def test_yaml_and_mapping_mean_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    lines = [
+        f"{key}: {str(value).replace('(', '[').replace(')', ']')}" for key, value in base().items()
+    ]
+    path.write_text("\n".join(lines))
+    assert read_config(path).values == read_config(base()).values
+    assert read_config(str(path)).fingerprint() == read_config(base()).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- 1\n- 2", "must hold keys and values"), ("a: [", "is not a YAML file"), ("", "must hold")],
+)
+def test_a_file_without_keys_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        SynthPixDataset(tmp_path / "config.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml' does not exist"):
+        SynthPixDataset(tmp_path / "config.yaml")
+    with pytest.raises(FileNotFoundError, match=r"mask\.npy' does not exist"):
+        SynthPixDataset(base(mask=str(tmp_path / "mask.npy")))
+    with pytest.raises(FileNotFoundError, match=r"file_list names .*flow_0\.npy"):
+        SynthPixDataset(files(tmp_path / "flow_0.npy"))
+
+
+def test_a_configuration_of_the_wrong_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="path of a YAML file or a mapping, not int"):
+        SynthPixDataset(3)  # type: ignore[arg-type]
+
+
+def test_masks_and_histograms_must_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.ones((8, 8)))
+    with pytest.raises(ValueError, match=r"mask .* in the image_shape \(16, 16\)"):
+        SynthPixDataset(base(mask=str(tmp_path / "mask.npy")))
+    np.save(tmp_path / "histogram.npy", np.ones(256) * 2)
+    with pytest.raises(ValueError, match="256 counts that sum to the 256 pixels"):
+        SynthPixDataset(base(histogram=str(tmp_path / "histogram.npy")))
+    (tmp_path / "histogram.npy").write_text("no array")
+    with pytest.raises(ValueError, match=r"is not a \.npy file"):
+        SynthPixDataset(base(histogram=str(tmp_path / "histogram.npy")))
+
+
+def test_folders_without_flow_fields_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no flow fields"):
+        SynthPixDataset(files(tmp_path / "empty"))
+    write_npy(tmp_path / "full", 4)
+    with pytest.raises(ValueError, match=r"empty.*holds no file that matches flow_\*\.npy"):
+        SynthPixDataset(files("", file_list=[str(tmp_path / "full"), str(tmp_path / "empty")]))
+
+
+def test_too_few_files_for_an_episode_are_named(data: Path) -> None:
+    config = KINDS["episodes"](data) | {"episode_length": 9}
+    with pytest.raises(ValueError, match="episode_length=9 files: shorten the episodes"):
+        SynthPixDataset(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"randomize": True}, "time order"), ({"batches_per_flow_batch": 2}, "repeat the steps")],
+)
+def test_episodes_out_of_order_are_refused(
+    data: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SynthPixDataset(KINDS["episodes"](data) | changes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda field: field[:12], r"flow_3.*has shape \(12, 24, 2\), the first record has"),
+        (lambda field: np.full_like(field, np.nan), r"flow_3.*holds NaN"),
+        (lambda field: field[..., 0], r"flow_3.*must hold numbers of shape \(H, W, 2\)"),
+        (lambda field: field.astype(str), r"flow_3.*must hold numbers"),
+    ],
+)
+def test_a_bad_record_surfaces_at_its_own_batch_and_the_position_stays(
+    tmp_path: Path, spoil: Any, message: str
+) -> None:
+    folder = write_npy(tmp_path, 8)
+    np.save(folder / "flow_3.npy", spoil(np.load(folder / "flow_3.npy")))
+    config = files(folder, batch_size=2, flow_fields_per_batch=2, randomize=False)
+    with SynthPixDataset(config, ahead=3) as dataset:
+        batches = iter(dataset)
+        assert next(batches).number == 0
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                next(batches)
+            assert dataset.position == 1
+        assert dataset.batch_at(2).number == 2
+        np.save(folder / "flow_3.npy", fields(1)[0])
+        assert [next(batches).number, next(batches).number] == [1, 2]
+
+
+def test_channels_first_are_refused_at_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "flow_0.npy", np.zeros((2, 24, 24)))
+    with pytest.raises(ValueError, match=r"transpose it to \(H, W, 2\)"):
+        SynthPixDataset(files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"streams": 0}, ValueError, "streams must be at least 1"),
+        ({"streams": 1.5}, TypeError, "streams must be an integer"),
+        ({"epoch_length": 0}, ValueError, "epoch_length must be at least 1"),
+        ({"ahead": -1}, ValueError, "ahead must be at least 0"),
+        ({"rank": 1}, ValueError, "rank and world_size belong together"),
+        ({"rank": 2, "world_size": 2}, ValueError, "rank=2 must be less than world_size=2"),
+        ({"renderer": "blender"}, ValueError, "renderer must be one of"),
+        ({"layout": "NHWC"}, ValueError, "layout must be one of 'torch', 'synthpix'"),
+        ({"image_dtype": torch.int8}, ValueError, "image_dtype must be one of torch.float32"),
+        ({"scale_images": 2}, ValueError, "scale_images must be one of False, True"),
+        ({"device": "tpu"}, ValueError, "device must be 'cpu' or 'cuda'"),
+        ({"device": "meta"}, ValueError, "device must be 'cpu' or 'cuda'"),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        SynthPixDataset(base(), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_a_missing_gpu_is_an_error_only_if_it_was_asked_for() -> None:
+    with pytest.raises(RuntimeError, match="needs a torch with CUDA"):
+        SynthPixDataset(base(), device="cuda")
+    assert SynthPixDataset(base()).device == torch.device("cpu")
+
+
+def test_a_source_and_files_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="from `source` or from files, not from both"):
+        SynthPixDataset(base(), source=fields(8))
+
+
+def test_short_values_of_equal_numbers_are_equal() -> None:
+    assert short((1.0, 2)) == short([1, 2.0]) == "[1,2]"
+    assert short("a" * 30).startswith("#")
+    assert len(short(list(range(100)))) <= 20
+
+
+def test_every_key_of_the_stream_is_in_the_fingerprint() -> None:
+    reading = {"num_threads", "buffer_size", "worker_count", "use_grain_scheduler", "device_ids"}
+    named = {key for group in read_config(base()).fingerprint().values() for key in group}
+    assert set(RULES) - named == reading | {"file_list"}

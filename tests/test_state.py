@@ -1,0 +1,246 @@
+"""The state is a small plain dict, complete and checked, and the same as an Orbax Composite."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import torch
+from grain.checkpoint import CheckpointRestore
+from kinds import KINDS, base, few, fields, write_npy
+from oracle import digest
+
+from synthpix_torch import StateMismatchError, SynthPixDataset
+from synthpix_torch.state import from_restored, restore_args, save_args
+
+
+def plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(type(key) is str and plain(part) for key, part in value.items())
+    return type(value) in (int, str)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_is_small_and_plain_wherever_it_was_saved(kind: str, data: Path) -> None:
+    with SynthPixDataset(KINDS[kind](data)) as dataset:
+        positions = [0, 1, 2] if dataset._order.total else [0, 5, 10**15]
+        for position in positions:
+            dataset.seek(position)
+            state = dataset.state_dict()
+            assert plain(state)
+            assert len(json.dumps(state)) < 1024
+            assert state["sampler"] == {"position": position}
+
+
+def test_a_state_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+    sizes = []
+    for count in (4, 400):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for t in range(count):
+            (folder / f"flow_{t}.npy").hardlink_to(write_npy(tmp_path / "one", 1) / "flow_0.npy")
+        config = base(scheduler_class=".npy", file_list=str(folder))
+        sizes.append(len(json.dumps(SynthPixDataset(config).state_dict())))
+    assert abs(sizes[1] - sizes[0]) <= 2
+
+
+def test_a_state_is_a_fresh_snapshot_and_complete_before_the_first_batch() -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        before = dataset.state_dict()
+        keys = json.dumps(before, default=str, sort_keys=True).count(":")
+        before["sampler"]["position"] = 99
+        before["fingerprint"].clear()
+        next(iter(dataset))
+        after = dataset.state_dict()
+    assert after["sampler"]["position"] == 1
+    assert json.dumps(after, sort_keys=True).count(":") == keys
+
+
+def test_the_state_is_the_same_on_every_rank() -> None:
+    states = []
+    for rank in range(3):
+        with SynthPixDataset(base(**few), rank=rank, world_size=3) as dataset:
+            batches = iter(dataset)
+            next(batches), next(batches)
+            states.append(dataset.state_dict())
+    assert states[0] == states[1] == states[2]
+    assert states[0]["sampler"]["position"] == 6
+
+
+def test_the_grain_item_is_the_first_record_still_needed() -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.seek(7)
+        assert dataset.state_dict()["grain"] == {"next_index": 7 // 3 * 2}
+    with SynthPixDataset(base(**few), streams=2) as dataset:
+        dataset.seek(7)
+        assert dataset.state_dict()["grain"] == {"next_index": 7 // 6 * 2 * 2}
+
+
+def change(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**state, **changes}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda s: None, TypeError, "must be the dict that state_dict"),
+        (lambda s: [1], TypeError, "must be the dict"),
+        (lambda s: {}, ValueError, "not the state of a SynthPixDataset, it holds nothing"),
+        (lambda s: torch.nn.Linear(1, 1).state_dict(), ValueError, "it holds bias, weight"),
+        (lambda s: {k: v for k, v in s.items() if k != "grain"}, ValueError, "not the state"),
+        (lambda s: change(s, format=2), ValueError, "has format 2, .* reads 1: install"),
+        (lambda s: change(s, format="1"), ValueError, "not the state"),
+        (lambda s: change(s, sampler={}), ValueError, "damaged: position is None"),
+        (lambda s: change(s, sampler=3), ValueError, "damaged: position is None"),
+        (lambda s: change(s, sampler={"position": -1}), ValueError, "damaged: position is -1"),
+        (lambda s: change(s, sampler={"position": 1.0}), ValueError, "damaged: position is 1.0"),
+        (lambda s: change(s, grain={"next_index": True}), ValueError, "damaged: next_index"),
+        (lambda s: change(s, grain={"next_index": 3}), ValueError, "damaged: next_index 3"),
+        (lambda s: change(s, fingerprint="x"), ValueError, "lacks values of 'stream'"),
+        (lambda s: change(s, fingerprint={}), ValueError, "lacks values of 'stream'"),
+    ],
+)
+def test_what_is_no_state_is_refused_and_nothing_changes(
+    spoil: Any, error: type[Exception], message: str
+) -> None:
+    with SynthPixDataset(base()) as dataset:
+        dataset.seek(4)
+        batches = iter(dataset)
+        next(batches)
+        with pytest.raises(error, match=message):
+            dataset.load_state_dict(spoil(dataset.state_dict()))
+        assert dataset.position == 5
+        assert next(batches).number == 5
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"batch_size": 8}, r"batch_size \(saved 8, here 4\)"),
+        ({"seed": 4, "dt": 0.5}, r"seed \(saved 4, here 3\), dt \(saved 0.5, here 1\)"),
+        ({"diameter_ranges": [(1.0, 1.5)]}, r"diameter_ranges \(saved \[\[1,1.5\]\], here"),
+        ({"num_examples": 15}, r"num_examples \(saved 15, here 14\)"),
+    ],
+)
+def test_a_state_of_another_configuration_is_refused_by_field(
+    saved: dict[str, Any], message: str
+) -> None:
+    with SynthPixDataset(base()) as dataset, SynthPixDataset(base(**saved)) as other:
+        with pytest.raises(StateMismatchError, match=message):
+            dataset.load_state_dict(other.state_dict())
+        assert dataset.position == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"streams": 2}, r"streams \(saved 2, here 1\)"),
+        ({"layout": "synthpix"}, "layout"),
+        ({"image_dtype": torch.float16}, r"image_dtype \(saved float16, here float32\)"),
+        ({"scale_images": True}, "scale_images"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(arguments: dict[str, Any], message: str) -> None:
+    state = SynthPixDataset(base(), **arguments).state_dict()
+    with pytest.raises(StateMismatchError, match=message):
+        SynthPixDataset(base()).load_state_dict(state)
+
+
+def test_a_state_of_other_files_is_refused(tmp_path: Path) -> None:
+    write_npy(tmp_path / "a", 4)
+    write_npy(tmp_path / "b", 5)
+    (a, b) = (
+        SynthPixDataset(base(scheduler_class=".npy", file_list=str(tmp_path / name)))
+        for name in "ab"
+    )
+    with pytest.raises(StateMismatchError, match=r"records \(saved 5, here 4\), names"):
+        a.load_state_dict(b.state_dict())
+
+
+def test_a_source_of_the_users_own_can_say_what_it_is() -> None:
+    class Source(list[np.ndarray]):
+        fingerprint = "first"
+
+    config = {k: v for k, v in base().items() if k != "scheduler_class"}
+    a, b = Source(fields(4)), Source(fields(4))
+    b.fingerprint = "second"
+    saved = SynthPixDataset(config, source=b).state_dict()
+    with pytest.raises(StateMismatchError, match=r"names \(saved second, here first\)"):
+        SynthPixDataset(config, source=a).load_state_dict(saved)
+
+
+def test_a_state_of_other_random_flags_is_refused() -> None:
+    with SynthPixDataset(base()) as dataset:
+        state = dataset.state_dict()
+        jax_flags = state["fingerprint"]["jax"]
+        assert jax_flags == "false|true|threefry2x32"
+        state["fingerprint"]["jax"] = "false|false|threefry2x32"
+        with pytest.raises(StateMismatchError, match=r"jax_threefry_partitionable \(saved false"):
+            dataset.load_state_dict(state)
+
+
+def test_other_versions_are_a_warning() -> None:
+    with SynthPixDataset(base()) as dataset:
+        dataset.seek(3)
+        state = dataset.state_dict()
+        state["made_with"]["jax"] = "0.9.0"
+        dataset.seek(0)
+        with pytest.warns(UserWarning, match=r"jax \(saved 0\.9\.0, here"):
+            dataset.load_state_dict(state)
+        assert dataset.position == 3
+
+
+def test_a_position_behind_the_data_is_refused(data: Path) -> None:
+    with SynthPixDataset(KINDS["finite"](data)) as dataset:
+        state = dataset.state_dict()
+        state["sampler"]["position"] = 10**6
+        state["grain"] = {"next_index": 4 * 2}
+        with pytest.raises(ValueError, match="position 1000000 lies behind the 12 batches"):
+            dataset.load_state_dict(state)
+
+
+def test_state_and_composite_are_two_forms_of_one_state(tmp_path: Path) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.seek(7)
+        state, wanted = dataset.state_dict(), digest(dataset.batch_at(7))
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        manager.save(7, args=save_args(state))
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        restored = from_restored(manager.restore(7, args=restore_args()))
+    assert restored == state
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.load_state_dict(restored)
+        assert digest(next(iter(dataset))) == wanted
+
+
+def test_what_orbax_writes_later_is_what_was_given(tmp_path: Path) -> None:
+    state = SynthPixDataset(base()).state_dict()
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        manager.save(0, args=save_args(state))
+        state["sampler"]["position"] = 5
+        state["fingerprint"].clear()
+        manager.wait_until_finished()
+        restored = from_restored(manager.restore(0, args=restore_args()))
+    assert restored == SynthPixDataset(base()).state_dict()
+
+
+def test_grain_restores_its_item_by_itself(tmp_path: Path) -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        dataset.seek(7)
+        with ocp.CheckpointManager(tmp_path / "run") as manager:
+            manager.save(7, args=save_args(dataset.state_dict()))
+        records = iter(dataset._pipeline.flows.canonical().to_iter_dataset(grain.ReadOptions(2, 4)))
+        with ocp.CheckpointManager(tmp_path / "run") as manager:
+            manager.restore(7, args=ocp.args.Composite(grain=CheckpointRestore(records)))
+        element = next(records)
+        records.close()
+        assert element.record.file == dataset.batch_at(7).files[0]
+        assert element.flow_batch == 2
+
+
+def test_a_composite_without_an_item_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks the items grain"):
+        from_restored({"sampler": {}, "grain": None})
