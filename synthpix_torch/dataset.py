@@ -298,7 +298,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def _move_to(self, position: int) -> None:
         self._live = None
-        self._position = position
+        self._position = self._wrapped(position, world_size=1)
 
     def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""

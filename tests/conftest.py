@@ -12,7 +12,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-# Not dataset, config and state: their own checks of what users pass are what is tested.
+# Not dataset, config, sources and state: their own checks of what users pass are what is tested.
 CHECKED = (
     "batch",
     "bridge",
@@ -22,7 +22,6 @@ CHECKED = (
     "order",
     "pipeline",
     "render",
-    "sources",
 )
 jaxtyping.install_import_hook([f"synthpix_torch.{name}" for name in CHECKED], "beartype.beartype")
 
