@@ -13,7 +13,7 @@ import pytest
 import torch
 from kinds import KINDS
 
-from synthpix_torch import SynthPixDataset, batch
+from synthpix_torch import SynthPixDataset
 from synthpix_torch.bridge import Bridge
 
 
@@ -63,7 +63,7 @@ def test_no_array_of_a_batch_is_copied(
         pointers.append(x.unsafe_buffer_pointer())
         return torch.utils.dlpack.from_dlpack(x)
 
-    monkeypatch.setattr(batch.Bridge, "to_torch", to_torch)
+    monkeypatch.setattr(Bridge, "to_torch", to_torch)
     with SynthPixDataset(KINDS[kind](data), layout=layout) as dataset:
         made = dataset.batch_at(0)
         tensors = [leaf for leaf in jax.tree.leaves(tuple(made)) if isinstance(leaf, torch.Tensor)]

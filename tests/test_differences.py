@@ -1,0 +1,139 @@
+"""Where synthpix is wrong: what it does, what we do instead (docs/differences.md)."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+from kinds import KINDS, base, fields, write_mat
+from oracle import ours, sampler, theirs
+
+from synthpix_torch import SynthPixDataset
+
+
+def test_the_end_of_data_is_final_there_it_is_not(data: Path) -> None:
+    config = KINDS["finite, repeated"](data)
+    source = sampler(config)
+    assert sum(1 for _ in source) == 12
+    again = next(source)
+    assert theirs(again)["files"][0] != ""
+
+    with SynthPixDataset(config) as dataset:
+        batches = iter(dataset)
+        assert sum(1 for _ in batches) == 12
+        with pytest.raises(StopIteration):
+            next(batches)
+
+
+def test_empty_slots_are_empty_there_they_show_particles(data: Path) -> None:
+    config = KINDS["finite, repeated"](data)
+    expected = theirs(list(itertools.islice(sampler(config), 12))[-1])
+    with SynthPixDataset(config) as dataset:
+        batch = ours(dataset.batch_at(11))
+    empty = ~expected["mask"]
+    assert empty.sum() == 2
+    assert (expected["images1"][empty].max(axis=(1, 2)) > 50).all()
+    assert (batch["images1"][empty] == 0).all()
+    assert (batch["images2"][empty] == 0).all()
+    assert (batch["flow_fields"][empty] == 0).all()
+    assert (batch["seeds"][empty] == 0).all()
+    assert [batch["files"][i] for i in np.flatnonzero(empty)] == ["", ""]
+
+
+def test_each_slot_has_the_seed_of_its_flow_field_there_seeds_are_tiled_by_another_period() -> None:
+    config = base(batch_size=8, num_examples=11, loop=False)
+    expected = theirs(list(sampler(config | {"loop": False}))[-1])
+    with SynthPixDataset(config) as dataset:
+        batch = ours(dataset.batch_at(1))
+    files, seeds = np.array(batch["files"]), batch["seeds"]
+    assert batch["mask"].tolist() == [True, True, True, False] * 2
+    assert seeds[4:].tolist() == seeds[:4].tolist()
+    assert files[4] == files[0]
+    assert expected["seeds"][3] == expected["seeds"][0]
+    assert expected["files"][3] != expected["files"][0]
+
+
+def test_seeds_of_real_images_fill_the_batch_there_they_do_not(data: Path) -> None:
+    config = KINDS["finite real"](data)
+    expected = theirs(list(sampler(config))[-1])
+    with SynthPixDataset(config) as dataset:
+        batch = ours(dataset.batch_at(2))
+    assert expected["mask"].tolist() == batch["mask"].tolist() == [True, True, False, False]
+    assert (expected["seeds"].shape, batch["seeds"].shape) == ((2,), (4,))
+    assert (batch["seeds"][:2] == expected["seeds"]).all()
+
+
+def _episodes(data: Path, **changes: Any) -> dict[str, Any]:
+    return KINDS["episodes"](data) | changes
+
+
+def test_episodes_of_one_step_can_be_had_there_they_never_begin(data: Path) -> None:
+    config = _episodes(data, episode_length=1)
+    with pytest.raises(Exception, match="Episode ended"):
+        next(sampler(config))
+    with SynthPixDataset(config) as dataset:
+        assert [batch.done.tolist() for batch in dataset if batch.done is not None] == [[True] * 4]
+
+
+def test_next_episode_before_the_first_batch_stays_there_it_skips_an_episode(data: Path) -> None:
+    config = _episodes(data)
+    first = theirs(next(sampler(config)))
+    source = sampler(config)
+    source.next_episode()
+    skipped = theirs(next(source))
+    assert skipped["files"] != first["files"]
+    with SynthPixDataset(config) as dataset:
+        dataset.next_episode()
+        assert next(iter(dataset)).files == first["files"]
+
+
+def test_shuffling_episodes_is_refused_there_it_destroys_time(data: Path) -> None:
+    config = _episodes(data, randomize=True)
+    source = sampler(config)
+    times = [
+        int(file[-5]) - int(other[-5])
+        for file, other in zip(
+            theirs(next(source))["files"], theirs(next(source))["files"], strict=True
+        )
+    ]
+    assert set(times) != {-1}
+    with pytest.raises(ValueError, match="time order"):
+        SynthPixDataset(config)
+
+
+def test_mat_flow_fields_keep_their_values_there_they_are_resized_and_scaled(
+    tmp_path: Path,
+) -> None:
+    write_mat(tmp_path, 4, (24, 24))
+    config = base(scheduler_class=".mat", file_list=[str(tmp_path)], randomize=False)
+    npy = tmp_path / "npy"
+    npy.mkdir()
+    for t in range(4):
+        np.save(npy / f"flow_{t}.npy", scipy.io.loadmat(tmp_path / f"{t:03}.mat")["V"])
+    with SynthPixDataset(config) as dataset:
+        labels = dataset.batch_at(0).flow_fields
+        assert dataset.batch_at(0).files[0].endswith("000.mat")
+    as_npy = base(scheduler_class=".npy", file_list=[str(npy)], randomize=False)
+    with SynthPixDataset(as_npy) as dataset:
+        assert dataset.batch_at(0).flow_fields.equal(labels)
+    assert 1.5 < labels.abs().max() < 2.01
+    wrong = theirs(next(sampler(config)))["flow_fields"]
+    # A field of 24 rows, stretched to 256.
+    assert abs(wrong).max() > 10 * abs(fields(4)).max() * 0.9
+
+
+def test_an_unknown_key_is_refused_there_it_is_ignored() -> None:
+    sampler(base(batches_per_flowbatch=7))
+    with pytest.raises(ValueError, match="did you mean 'batches_per_flow_batch'"):
+        SynthPixDataset(base(batches_per_flowbatch=7))
+
+
+def test_labels_are_a_buffer_for_each_batch_there_for_each_flow_batch() -> None:
+    source = sampler(base(batches_per_flow_batch=2))
+    first, second = next(source), next(source)
+    assert first.flow_fields is second.flow_fields
+    with SynthPixDataset(base(batches_per_flow_batch=2)) as dataset:
+        a, b = itertools.islice(dataset, 2)
+    assert a.flow_fields.data_ptr() != b.flow_fields.data_ptr()
