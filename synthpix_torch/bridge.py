@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import torch
 import torch.utils.dlpack
 from jaxtyping import Shaped
@@ -127,7 +128,7 @@ def _check(x: jax.Array) -> None:
             f"The array is spread over {len(x.sharding.device_set)} devices, a tensor lives on "
             "one: pass x.addressable_shards[i].data."
         )
-    if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if not isinstance(x.dtype, np.dtype):
         raise TypeError(f"torch has no dtype for the keys {x.dtype}: pass jax.random.key_data(x).")
     if x.dtype.name in _NOT_IN_DLPACK or not hasattr(torch, x.dtype.name):
         raise TypeError(
