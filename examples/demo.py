@@ -1,0 +1,143 @@
+"""Trains, is killed, resumes, and shows that nothing was lost: python examples/demo.py.
+
+Two trainings, one on kinematic flow fields, one on a flow field measured from a real experiment.
+Each runs once without a break and once with a SIGKILL half way; then every batch, loss and weight
+of both runs is compared, and a picture shows what the network learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import matplotlib.pyplot as plt
+import measured
+import piv
+import torch
+from tqdm import tqdm
+
+from synthpix_torch import SynthPixDataset
+
+HERE = Path(__file__).parent
+
+
+def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at: int = 0) -> None:
+    """Run examples/train_plain.py in a process of its own, with a progress bar.
+
+    Raises:
+        RuntimeError: The training failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, HERE / "train_plain.py", "--config", HERE / f"{name}.yaml"]
+    command += ["--folder", folder, "--steps", str(steps), *(["--resume"] if resume else [])]
+    process = subprocess.Popen(command)
+    title = "resumed" if resume else "to be killed" if kill_at else "without a break"
+    try:
+        with tqdm(total=steps, desc=f"{name}, {title}", unit="step", ncols=80) as bar:
+            while process.poll() is None:
+                bar.update(last_step(folder) - bar.n)
+                if kill_at and bar.n >= kill_at:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    return
+                time.sleep(0.1)
+            bar.update(last_step(folder) - bar.n)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        raise RuntimeError(f"The training of {name} failed with status {process.returncode}.")
+
+
+def lines(folder: Path) -> list[list[str]]:
+    """What a training wrote down: step, batch, its bits, loss, weights. Whole lines only."""
+    path = folder / "journal-0.txt"
+    text = path.read_text() if path.exists() else ""
+    return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def last_step(folder: Path) -> int:
+    """The step that a training has come to."""
+    return int(lines(folder)[-1][0]) if lines(folder) else 0
+
+
+def compare(unbroken: Path, killed: Path) -> tuple[int, int]:
+    """Check that both trainings wrote the same lines; numbers of steps and of repeated steps.
+
+    Raises:
+        RuntimeError: They did not.
+    """
+    expected = {line[0]: line for line in lines(unbroken)}
+    found = lines(killed)
+    wrong = [line[0] for line in found if line != expected[line[0]]]
+    if wrong or {line[0] for line in found} != expected.keys():
+        raise RuntimeError(f"The trainings differ, first at step {wrong[0] if wrong else 'none'}.")
+    return len(expected), len(found) - len(expected)
+
+
+def draw(name: str, folder: Path, path: Path) -> None:
+    """Write a picture of three new pairs: images, true flow, predicted flow, end-point error."""
+    net, _ = piv.model()
+    net.load_state_dict(torch.load(folder / "last.pt", weights_only=True)["net"])
+    with SynthPixDataset(HERE / f"{name}.yaml", scale_images=True) as dataset, torch.no_grad():
+        batch = dataset.batch_at(1_000_000)
+        found = net(batch.images)
+    error = (found - batch.flow_fields).square().sum(1).sqrt()
+    size = float(batch.flow_fields.square().sum(1).sqrt().max())
+    figure, axes = plt.subplots(3, 5, figsize=(13, 8), layout="constrained")
+    titles = ("first image", "second image", "true flow", "predicted flow", "end-point error")
+    for row, slot in zip(axes, range(3), strict=True):
+        row[0].imshow(batch.images1[slot, 0], cmap="gray")
+        row[1].imshow(batch.images2[slot, 0], cmap="gray")
+        for axis, flow in ((row[2], batch.flow_fields[slot]), (row[3], found[slot])):
+            shown = axis.imshow(flow.square().sum(0).sqrt(), vmin=0, vmax=size)
+            at = slice(4, None, 8)
+            x, y = torch.meshgrid(*[torch.arange(64)[at]] * 2, indexing="xy")
+            # Images count rows downwards, and so does the flow.
+            axis.quiver(x, y, flow[0, at, at], flow[1, at, at], color="w", angles="xy")
+        wrong = row[4].imshow(error[slot], vmin=0, vmax=size, cmap="magma")
+        figure.colorbar(shown, ax=row[3], label="px")
+        figure.colorbar(wrong, ax=row[4], label="px")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    figure.suptitle(f"{name}: mean end-point error {error.mean():.2f} px")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run both trainings."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each run")
+    steps = parser.parse_args().steps
+    output = Path("demo_output")
+    measured.save(output / "measured" / "flow_fields")
+    results = []
+    for name in ("kinematic", "measured"):
+        unbroken, killed = output / name / "unbroken", output / name / "killed"
+        for folder in (unbroken, killed):
+            for file in (folder / "journal-0.txt", folder / "last.pt"):
+                file.unlink(missing_ok=True)
+        train(name, unbroken, steps=steps)
+        train(name, killed, steps=steps, kill_at=steps // 2)
+        train(name, killed, steps=steps, resume=True)
+        equal, repeated = compare(unbroken, killed)
+        draw(name, killed, output / f"{name}.png")
+        results.append(
+            f"{name}: killed at step {steps // 2}, resumed, {repeated} steps trained again; the "
+            f"batches, losses and weights of all {equal} steps equal those of the unbroken run bit "
+            "for bit."
+        )
+    print(*results, f"Pictures: {output / 'kinematic.png'}, {output / 'measured.png'}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

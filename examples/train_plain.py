@@ -1,0 +1,41 @@
+"""A plain training loop that goes on exactly: python examples/train_plain.py [--resume]."""
+
+import piv
+import torch
+
+
+def main() -> None:
+    """Train."""
+    options = piv.arguments("plain")
+    net, optimizer = piv.model()
+    journal = piv.Journal(options.folder)
+    path = options.folder / "last.pt"
+    step = 0
+    with piv.data(options) as dataset:
+        if options.resume:
+            checkpoint = torch.load(path, weights_only=True)
+            net.load_state_dict(checkpoint["net"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            dataset.load_state_dict(checkpoint["data"])
+            step = checkpoint["step"]
+        for batch in dataset:
+            loss = piv.end_point_error(net(batch.images), batch.flow_fields)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            journal.note(step, batch, loss, net)
+            if step % options.save_every == 0:
+                checkpoint = {
+                    "net": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "data": dataset.state_dict(),
+                    "step": step,
+                }
+                piv.replace(path, lambda file, state=checkpoint: torch.save(state, file))
+            if step >= options.steps:
+                break
+
+
+if __name__ == "__main__":
+    main()
