@@ -35,8 +35,9 @@ def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at:
         RuntimeError: The training failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, HERE / "train_plain.py", "--config", HERE / f"{name}.yaml"]
-    command += ["--folder", folder, "--steps", str(steps), *(["--resume"] if resume else [])]
+    command: list[str | Path] = [sys.executable, HERE / "train_plain.py"]
+    command += ["--config", HERE / f"{name}.yaml", "--folder", folder, "--steps", str(steps)]
+    command += ["--resume"] if resume else []
     process = subprocess.Popen(command)
     title = "resumed" if resume else "to be killed" if kill_at else "without a break"
     try:

@@ -75,11 +75,11 @@ class Net(torch.nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            torch.nn.Conv2d(2, 16, 5, padding=2),
+            torch.nn.Conv2d(2, 16, 5, padding=2, padding_mode="replicate"),
             torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 16, 5, padding=2),
+            torch.nn.Conv2d(16, 16, 5, padding=2, padding_mode="replicate"),
             torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 2, 5, padding=2),
+            torch.nn.Conv2d(16, 2, 5, padding=2, padding_mode="replicate"),
         )
 
 
@@ -108,7 +108,7 @@ class Journal:
         bits = _digest(batch.images, batch.flow_fields)
         weights = _digest(*net.state_dict().values())
         with self._path.open("a") as file:
-            file.write(f"{step} {batch.number} {bits} {loss.item().hex()} {weights}\n")
+            file.write(f"{step} {batch.number} {bits} {float(loss).hex()} {weights}\n")
 
 
 def _digest(*tensors: torch.Tensor) -> str:

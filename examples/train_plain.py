@@ -1,5 +1,7 @@
 """A plain training loop that goes on exactly: python examples/train_plain.py [--resume]."""
 
+from functools import partial
+
 import piv
 import torch
 
@@ -32,7 +34,7 @@ def main() -> None:
                     "data": dataset.state_dict(),
                     "step": step,
                 }
-                piv.replace(path, lambda file, state=checkpoint: torch.save(state, file))
+                piv.replace(path, partial(torch.save, checkpoint))
             if step >= options.steps:
                 break
 

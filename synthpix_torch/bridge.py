@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -123,16 +124,21 @@ class Bridge:
 
 
 def _check(x: jax.Array) -> None:
-    if len(x.sharding.device_set) != 1:
+    if x.sharding.num_devices != 1:
         raise ValueError(
-            f"The array is spread over {len(x.sharding.device_set)} devices, a tensor lives on "
-            "one: pass x.addressable_shards[i].data."
+            f"The array is spread over {x.sharding.num_devices} devices, a tensor lives on one: "
+            "pass x.addressable_shards[i].data."
         )
-    if not isinstance(x.dtype, np.dtype):
-        raise TypeError(f"torch has no dtype for the keys {x.dtype}: pass jax.random.key_data(x).")
-    if x.dtype.name in _NOT_IN_DLPACK or not hasattr(torch, x.dtype.name):
+    _check_dtype(x.dtype)
+
+
+@functools.cache
+def _check_dtype(dtype: Any) -> None:
+    if not isinstance(dtype, np.dtype):
+        raise TypeError(f"torch has no dtype for the keys {dtype}: pass jax.random.key_data(x).")
+    if dtype.name in _NOT_IN_DLPACK or not hasattr(torch, dtype.name):
         raise TypeError(
-            f"torch has no dtype for {x.dtype.name}: convert the array first, for example "
+            f"torch has no dtype for {dtype.name}: convert the array first, for example "
             "with x.astype('float32')."
         )
 

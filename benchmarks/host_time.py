@@ -1,0 +1,80 @@
+"""Time that the Python thread is busy with a batch: python -m benchmarks.host_time.
+
+What the device computes is waited for outside the measurement, on both sides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from benchmarks.pipelines import kinematic, sampler
+from benchmarks.report import interleaved, ratio, spread, table, write
+from synthpix_torch import SynthPixDataset
+
+BATCHES = 20
+
+
+def theirs(config: dict[str, Any]) -> Callable[[], float]:
+    source = sampler(config)
+
+    def once() -> float:
+        busy = 0.0
+        for _ in range(BATCHES):
+            begin = time.perf_counter()
+            batch = next(source)
+            busy += time.perf_counter() - begin
+            jax.block_until_ready((batch.images1, batch.images2, batch.keys))
+        return busy / BATCHES
+
+    return once
+
+
+def ours(config: dict[str, Any]) -> Callable[[], float]:
+    dataset = SynthPixDataset(config, renderer="synthpix")
+    batches = iter(dataset)
+    next(batches)
+
+    def once() -> float:
+        busy = 0.0
+        for _ in range(BATCHES):
+            assert dataset._run is not None
+            jax.block_until_ready([made.rendered for made in dataset._run._dispatched])
+            begin = time.perf_counter()
+            next(batches)
+            busy += time.perf_counter() - begin
+        return busy / BATCHES
+
+    return once
+
+
+def main() -> None:
+    rows = []
+    for size in (16, 32):
+        config = kinematic(size, batch_size=8, batches_per_flow_batch=10**6)
+        measured = interleaved({"theirs": theirs(config), "ours": ours(config)}, rounds=30)
+        rows.append(
+            [
+                size,
+                spread(measured["theirs"]),
+                spread(measured["ours"]),
+                f"{ratio(measured['theirs'], measured['ours']):.1f}",
+            ]
+        )
+    body = table(["image, px", "synthpix `next()`, ms", "ours, ms", "ratio"], rows)
+    dataset = SynthPixDataset(kinematic(16))
+    states = []
+    for _ in range(1000):
+        begin = time.perf_counter()
+        dataset.state_dict()
+        states.append(time.perf_counter() - begin)
+    body += f"\n\nMedian and quartiles of 30 rounds of {BATCHES} batches of 8 pairs. "
+    body += f"`state_dict()` takes {spread(states, unit=1e-6)} us."
+    write("host_time", "Host time per batch", body)
+
+
+if __name__ == "__main__":
+    main()

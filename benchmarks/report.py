@@ -1,0 +1,84 @@
+"""Measures side by side and writes what was measured, with the machine and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("synthpix_torch", "synthpix", "jax", "jaxlib", "torch", "grain", "orbax-checkpoint")
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], float]], *, rounds: int
+) -> dict[str, list[float]]:
+    """Let the contestants take turns, so that a disturbance of the machine meets all alike.
+
+    Args:
+        contestants: Each returns what one round of it took, in seconds.
+        rounds: Turns of each, after one that does not count.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, contestant in contestants.items():
+            seconds = contestant()
+            if turn:
+                measured[name].append(seconds)
+    return measured
+
+
+def spread(seconds: Sequence[float], *, unit: float = 1e-3) -> str:
+    """Median and quartiles in a unit (by default milliseconds)."""
+    low, middle, high = (value / unit for value in statistics.quantiles(seconds, n=4))
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times longer the first takes, by medians."""
+    return statistics.median(slow) / statistics.median(fast)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write(name: str, title: str, body: str) -> Path:
+    """Write a dated page of results."""
+    module = Path(sys.argv[0]).stem
+    command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    page = f"""# {title}
+
+{date.today().isoformat()}, `{command}`
+
+{machine()}; Python {platform.python_version()}, {versions}.
+
+{body}
+"""
+    path = RESULTS / f"{date.today().isoformat()}-{name}.md"
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(page)
+    print(page)
+    return path
+
+
+def machine() -> str:
+    """Processor, cores and accelerator of this machine."""
+    import torch
+
+    model = "unknown processor"
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {os.cpu_count()} cores, {gpu}"
