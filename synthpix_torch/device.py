@@ -94,7 +94,7 @@ def _prepare_jax_for_cuda(index: int) -> None:
         if not chosen:
             os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         if jax.config.values["jax_cuda_visible_devices"] == "all":
-            jax.config.update("jax_cuda_visible_devices", str(index))  # type: ignore[no-untyped-call]
+            jax.config.update("jax_cuda_visible_devices", str(index))
     elif not chosen and xla_bridge.backends().keys() & {"cuda", "gpu"}:
         warnings.warn(
             "JAX has started and taken most of the GPU's memory, which torch cannot use: build the "
