@@ -19,6 +19,8 @@ from ruamel.yaml.error import YAMLError
 
 FILE_CLASSES = (".npy", ".h5", ".mat")
 KINEMATIC = "kinematic"
+KINEMATIC_ON_DEVICE = "kinematic-device"
+GENERATED = (KINEMATIC, KINEMATIC_ON_DEVICE)
 LEGACY_CLASSES = (
     "HDF5FlowFieldScheduler",
     "MATFlowFieldScheduler",
@@ -118,7 +120,7 @@ _positive = "a positive number"
 _probability = "a probability between 0 and 1"
 
 RULES: dict[str, Rule] = {
-    "scheduler_class": _choice((*FILE_CLASSES, KINEMATIC)),
+    "scheduler_class": _choice((*FILE_CLASSES, *GENERATED)),
     "batch_size": _integer("a positive integer", lambda v: v > 0),
     "flow_fields_per_batch": _integer("a positive integer", lambda v: v > 0),
     "batches_per_flow_batch": _integer("a positive integer", lambda v: v > 0),
@@ -428,7 +430,7 @@ def _check_combinations(values: Mapping[str, Any], *, custom_source: bool) -> No
 
 
 def _check_episodes(values: Mapping[str, Any], *, custom_source: bool) -> None:
-    if custom_source or values["scheduler_class"] == KINEMATIC:
+    if custom_source or values["scheduler_class"] in GENERATED:
         raise ValueError(
             "Episodes are made of files in time order: set episode_length: 0, "
             "or a scheduler_class that reads files."

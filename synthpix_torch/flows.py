@@ -19,7 +19,8 @@ class FlowBatch(NamedTuple):
 
     Attributes:
         number: Place of the flow batch in the stream.
-        flow_fields: Zero where `valid` is False.
+        keys: Number of each record among all, 0 where `valid` is False.
+        flow_fields: Zero where `valid` is False; None if they are made on the device.
         images: The real image pairs, zero where `valid` is False; None if images are rendered.
         seeds: 32 random bits for each record, as synthpix draws them; 0 where `valid` is False.
         epochs: How often the data had been used up before each record.
@@ -28,7 +29,8 @@ class FlowBatch(NamedTuple):
     """
 
     number: int
-    flow_fields: Num[np.ndarray, "f h w c"]
+    keys: Int[np.ndarray, " f"]
+    flow_fields: Num[np.ndarray, "f h w c"] | None
     images: Num[np.ndarray, "f 2 y x"] | None
     seeds: Int[np.ndarray, " f"]
     epochs: Int[np.ndarray, " f"]
@@ -40,12 +42,13 @@ class _Element(NamedTuple):
     """One slot of a flow batch. `record` is None where finite data has no record left."""
 
     flow_batch: int
+    key: int
     record: Record | None
     seed: int
     epoch: int
 
 
-_AFTER_THE_END = _Element(-1, None, 0, 0)
+_AFTER_THE_END = _Element(-1, 0, None, 0, 0)
 
 
 class Flows:
@@ -104,15 +107,16 @@ class Flows:
         index = flow_batch * self._config.batch_size + slot
         last = len(self._order) - 1
         if index > last:
-            return _Element(flow_batch, None, 0, last // len(self._records))
+            return _Element(flow_batch, 0, None, 0, last // len(self._records))
         metadata = self._order[index]
         # The draw of synthpix's AddJAXSeed.
         seed = int(metadata.rng.integers(0, 2**32 - 1))
-        record = self._records[int(metadata.record_key)]
+        key = int(metadata.record_key)
+        record = self._records[key]
         epoch = index // len(self._records)
         if record.padding and not self._config["loop"]:
-            return _Element(flow_batch, None, 0, epoch)
-        return _Element(flow_batch, record, seed, epoch)
+            return _Element(flow_batch, 0, None, 0, epoch)
+        return _Element(flow_batch, key, record, seed, epoch)
 
 
 class _Plan:
@@ -159,21 +163,26 @@ class FlowReader:
 
 
 def _collate(elements: list[_Element]) -> FlowBatch:
-    first = elements[0].record
+    records = [element.record for element in elements]
+    first = records[0]
     # Finite data leaves the last slots empty, never the first.
     assert first is not None
-    empty = Record(np.zeros_like(first.flow_field), None, "", padding=True)
-    records = [element.record or empty for element in elements]
-    images = None
+    flow_fields = images = None
+    if first.flow_field is not None:
+        empty = np.zeros_like(first.flow_field)
+        flow_fields = np.stack(
+            [empty if r is None or r.flow_field is None else r.flow_field for r in records]
+        )
     if first.images is not None:
         blank = (np.zeros_like(first.images[0]), np.zeros_like(first.images[1]))
-        images = np.stack([np.stack(record.images or blank) for record in records])
+        images = np.stack([np.stack((r and r.images) or blank) for r in records])
     return FlowBatch(
         number=elements[0].flow_batch,
-        flow_fields=np.stack([record.flow_field for record in records]),
+        keys=np.array([element.key for element in elements], np.int64),
+        flow_fields=flow_fields,
         images=images,
         seeds=np.array([element.seed for element in elements], np.int64),
         epochs=np.array([element.epoch for element in elements], np.int64),
         valid=np.array([element.record is not None for element in elements]),
-        files=tuple(record.file for record in records),
+        files=tuple("" if record is None else record.file for record in records),
     )

@@ -17,19 +17,21 @@ from synthpix.utils import flow_field_adapter
 from synthpix_torch.config import Config
 from synthpix_torch.flows import FlowBatch
 from synthpix_torch.geometry import Geometry, geometry
+from synthpix_torch.kinematic import kinematic_fields
+from synthpix_torch.particles import render_pairs
 
 
 class Appearance(NamedTuple):
     """How batches look, a part of what the stream is.
 
     Attributes:
-        renderer: What renders the images. "synthpix" gives synthpix's bits, flow fields included.
+        renderer: "particles" is ours, "synthpix" gives synthpix's bits, flow fields included.
         layout: "torch" for channels before height and width, "synthpix" for synthpix's own.
         image_dtype: "float32", "float16" or "bfloat16".
         scale_images: Whether grey levels run from 0 to 1 instead of 0 to 255.
     """
 
-    renderer: str = "synthpix"
+    renderer: str = "particles"
     layout: str = "torch"
     image_dtype: str = "float32"
     scale_images: bool = False
@@ -97,7 +99,8 @@ class Renderer:
         if not config.include_images:
             place = geometry(config, flow_field_shape, device)
             self._adapt = jax.jit(partial(_adapt, config=config, place=place))
-            render = partial(_render, config=config, place=place)
+            render = partial(_RENDERERS[appearance.renderer], config=config, place=place)
+            self._generate = jax.jit(partial(_generate, config=config, place=place))
         self._step = jax.jit(
             partial(
                 _step,
@@ -109,13 +112,17 @@ class Renderer:
         )
 
     def load(self, flow_batch: FlowBatch) -> Loaded:
-        """Put a flow batch on the device; returns before the work there is done."""
+        """Put a flow batch on the device or make it there; returns before the work is done."""
         records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
         host = (flow_batch.flow_fields, flow_batch.images, records.astype(np.uint32).view(np.int32))
         flow_fields, images, on_device = jax.device_put(host, self._device)
         if self._adapt is None:
             return Loaded(flow_fields, None, images, on_device)
-        labels, moving = self._adapt(flow_fields)
+        if flow_fields is None:
+            keys = jax.device_put(flow_batch.keys.astype(np.int32), self._device)
+            labels, moving = self._generate(keys)
+        else:
+            labels, moving = self._adapt(flow_fields)
         return Loaded(labels, moving, None, on_device)
 
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
@@ -147,7 +154,22 @@ def _adapt(
     return labels, moving
 
 
-def _render(
+def _generate(
+    keys: Int[Array, " f"], *, config: Config, place: Geometry
+) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
+    """As `_adapt`, of kinematic flow fields made on the device."""
+    flow_fields = kinematic_fields(
+        keys,
+        seed=config["seed"],
+        shape=config.image_shape,
+        filter_sigma_range=config["filter_sigma_range"],
+        scale_factor_range=config["scale_factor_range"],
+        scale_mode=config["scale_mode"],
+    )
+    return _adapt(flow_fields, config=config, place=place)
+
+
+def _render_as_synthpix(
     key: UInt32[Array, "2"], loaded: Loaded, *, config: Config, place: Geometry
 ) -> tuple[Array, Array, ImageGenerationParameters]:
     images1, images2, params = generate_images_from_flow(
@@ -161,6 +183,25 @@ def _render(
         histogram=None if config.histogram is None else jnp.asarray(config.histogram),
     )
     return images1, images2, params
+
+
+def _render_particles(
+    key: UInt32[Array, "2"], loaded: Loaded, *, config: Config, place: Geometry
+) -> tuple[Array, Array, ImageGenerationParameters]:
+    assert loaded.flow_fields is not None
+    return render_pairs(
+        key,
+        loaded.flow_fields,
+        specification=place.specification,
+        position_bounds=place.position_bounds,
+        flow_field_res_x=place.grid_steps[1],
+        flow_field_res_y=place.grid_steps[0],
+        mask=None if config.mask is None else jnp.asarray(config.mask),
+        histogram=None if config.histogram is None else jnp.asarray(config.histogram),
+    )
+
+
+_RENDERERS = {"particles": _render_particles, "synthpix": _render_as_synthpix}
 
 
 def _as_recorded(key: UInt32[Array, "2"], loaded: Loaded) -> tuple[Array, Array, None]:
@@ -202,6 +243,7 @@ def _laid_out(
     appearance: Appearance,
 ) -> tuple[tuple[Array, ...], Array]:
     """Bring images and labels to their final layout, range and dtype; empty slots become zero."""
+    labels = jnp.where(mask[:, None, None, None], labels, 0)
 
     def finish(image: Array) -> Array:
         image = jnp.where(mask[:, None, None], image.astype(jnp.float32), 0)

@@ -18,7 +18,8 @@ from synthpix.data_sources import (
     NumpyDataSource,
 )
 
-from synthpix_torch.config import KINEMATIC, Config, short
+from synthpix_torch.config import GENERATED, KINEMATIC_ON_DEVICE, Config, short
+from synthpix_torch.kinematic import KinematicFields
 
 HUB = "hf://"
 _ATTEMPTS = 20
@@ -51,13 +52,14 @@ class Record(NamedTuple):
     """One record as it was read.
 
     Attributes:
-        flow_field: Shape (H, W, 2), or (H, W, 3) of which the first two are used.
+        flow_field: Shape (H, W, 2), or (H, W, 3) of which the first two are used; None if it is
+            made on the device.
         images: The image pair, each of the configured image_shape; None unless images are real.
         file: Where the record comes from.
         padding: Whether an episode was repeated to fill its batch.
     """
 
-    flow_field: Num[np.ndarray, "h w c"]
+    flow_field: Num[np.ndarray, "h w c"] | None
     images: tuple[Num[np.ndarray, "y x"], Num[np.ndarray, "y x"]] | None
     file: str
     padding: bool
@@ -83,8 +85,15 @@ class Records:
         episodes: Number of episodes, each of batch_size records a step; None without episodes.
     """
 
-    def __init__(self, config: Config, source: FlowFieldSource | None = None) -> None:
+    def __init__(
+        self, config: Config, source: FlowFieldSource | None = None, *, exact: bool = False
+    ) -> None:
         """Find the records; nothing but the first is read.
+
+        Args:
+            config: The configuration.
+            source: Records of the user's own, in place of those that the configuration names.
+            exact: Generate kinematic flow fields with synthpix's own filter, for its bits.
 
         Raises:
             FileNotFoundError: A file or folder that the configuration names does not exist.
@@ -92,8 +101,10 @@ class Records:
             TypeError: `source` has no length or no random access.
         """
         self._config = config
-        self._source = _open(config) if source is None else _checked(source)
+        self._source = _open(config, exact=exact) if source is None else _checked(source)
         self._own = source is not None
+        self._generated = config.values.get("scheduler_class") in GENERATED
+        self._on_device = config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
         if len(self._source) == 0:
             raise ValueError("The source of flow fields is empty: it needs at least one record.")
         self.episodes: int | None = None
@@ -101,11 +112,12 @@ class Records:
             self.episodes = len(self._source) // (config["episode_length"] * config.batch_size)
         self.shape: tuple[int, ...] | None = None
         self.dtype = "float32"
-        if isinstance(self._source, KinematicDataSource):
+        if self._generated:
             # Known without the cost of generating one.
             self.shape = (*config.image_shape, 2)
         else:
             first = self[0].flow_field
+            assert first is not None
             self.shape, self.dtype = first.shape, str(first.dtype)
 
     def __len__(self) -> int:
@@ -118,6 +130,8 @@ class Records:
             ValueError: The record has another shape than the first, is not finite, or is not what
                 the contract asks for.
         """
+        if self._on_device:
+            return Record(None, None, f"{KINEMATIC_ON_DEVICE}://{key}", padding=False)
         raw = self._read(key)
         name = str(raw.get("file", "")) if isinstance(raw, Mapping) else ""
         where = f"Record {key}" + (f" ({name})" if name else "")
@@ -139,8 +153,8 @@ class Records:
 
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""
-        if isinstance(self._source, KinematicDataSource):
-            names = KINEMATIC
+        if self._generated:
+            names = self._config["scheduler_class"]
         elif self._own:
             given = getattr(self._source, "fingerprint", None)
             names = short(given if isinstance(given, str) else type(self._source).__qualname__)
@@ -197,11 +211,12 @@ def _checked(source: Any) -> Any:
     return source
 
 
-def _open(config: Config) -> Any:
-    """The data source of synthpix that the configuration names."""
+def _open(config: Config, *, exact: bool) -> Any:
+    """The data source of synthpix that the configuration names, or ours with the same records."""
     scheduler = config["scheduler_class"]
-    if scheduler == KINEMATIC:
-        return KinematicDataSource(
+    if scheduler in GENERATED:
+        source = KinematicDataSource if exact else KinematicFields
+        return source(
             num_examples=config["num_examples"],
             image_shape=config.image_shape,
             filter_sigma_range=config["filter_sigma_range"],

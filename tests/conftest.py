@@ -17,11 +17,15 @@ CHECKED = (
     "batch",
     "bridge",
     "device",
+    "draws",
     "flows",
     "geometry",
+    "kinematic",
     "order",
+    "particles",
     "pipeline",
     "render",
+    "splat",
 )
 jaxtyping.install_import_hook([f"synthpix_torch.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -132,6 +132,7 @@ KINDS: dict[str, Callable[[Path], Config]] = {
     "kinematic": lambda d: base(),
     "kinematic, few and repeated": lambda d: base(**few),
     "kinematic, in order, linear": lambda d: base(randomize=False, scale_mode="linear"),
+    "kinematic on the device": lambda d: base(scheduler_class="kinematic-device", **few),
     "npy, repeated": lambda d: _files(".npy", d / "npy", batches_per_flow_batch=3),
     "npy, few, in order": lambda d: _files(
         ".npy", d / "npy", flow_fields_per_batch=3, randomize=False

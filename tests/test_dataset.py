@@ -350,7 +350,7 @@ def test_flow_fields_of_the_users_own_are_rendered_as_files_are(source: Any, dat
         **few,
     )
     expected = [theirs(batch) for batch in itertools.islice(stream(files), 5)]
-    with SynthPixDataset(config, source=source) as dataset:
+    with SynthPixDataset(config, source=source, renderer="synthpix") as dataset:
         for number in (4, 0, 3):
             batch = ours(dataset.batch_at(number))
             assert differing(expected[number], batch) == ["files"]

@@ -8,7 +8,7 @@ from openpiv import pyprocess
 from synthpix_torch import SynthPixDataset
 
 
-@pytest.mark.parametrize("renderer", ["synthpix"])
+@pytest.mark.parametrize("renderer", ["particles", "synthpix"])
 def test_openpiv_recovers_the_labels_in_x_and_in_y(renderer: str) -> None:
     size = 128
     y, x = np.mgrid[: size + 32, : size + 32] / (size + 32) * 2 * np.pi
