@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # Imports are most of a script's time, so they are done once for all, before anything runs.
@@ -118,10 +120,12 @@ def torchrun(
         option = "--" + name.replace("_", "-")
         command.append(option if value is True else f"{option}={value}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    return subprocess.Popen(command, env=environment)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill torchrun and all of its processes at once."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """Kill torchrun and all of its processes, which it starts in sessions of their own."""
+    parent = psutil.Process(process.pid)
+    for one in (parent, *parent.children(recursive=True)):
+        one.kill()
     process.wait()
