@@ -1,7 +1,7 @@
 """accelerate, on one process or several, prepared without the data.
 
-    python examples/train_accelerate.py [--resume]
-    accelerate launch --cpu --num_processes 2 examples/train_accelerate.py [--resume]
+python examples/train_accelerate.py [--resume]
+accelerate launch --cpu --num_processes 2 examples/train_accelerate.py [--resume]
 """
 
 import piv

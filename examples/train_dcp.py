@@ -1,7 +1,7 @@
 """torch.distributed.checkpoint takes the dataset as it is (Stateful), on any number of ranks.
 
-    python examples/train_dcp.py [--resume]
-    torchrun --nproc-per-node 2 examples/train_dcp.py [--resume]
+python examples/train_dcp.py [--resume]
+torchrun --nproc-per-node 2 examples/train_dcp.py [--resume]
 """
 
 import os

@@ -60,9 +60,7 @@ def main() -> None:
         check_val_every_n_epoch=None,
         callbacks=[
             ResumeCallback(),
-            ModelCheckpoint(
-                options.folder, every_n_train_steps=options.save_every, save_last=True
-            ),
+            ModelCheckpoint(options.folder, every_n_train_steps=options.save_every, save_last=True),
         ],
     )
     module = Module(piv.Journal(options.folder))

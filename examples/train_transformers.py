@@ -26,7 +26,9 @@ class PivTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Not prepared by accelerate, which would read ahead."""
-        return DataLoader(self.dataset, batch_size=None, collate_fn=lambda batch: {"batch": [batch]})
+        return DataLoader(
+            self.dataset, batch_size=None, collate_fn=lambda batch: {"batch": [batch]}
+        )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs

@@ -139,7 +139,9 @@ class ResumeCallback(pl.Callback):
         self._datasets = ()
 
     def _follows(self, loader: Any) -> bool:
-        return any(dataset in (loader, getattr(loader, "dataset", None)) for dataset in self._datasets)
+        return any(
+            dataset in (loader, getattr(loader, "dataset", None)) for dataset in self._datasets
+        )
 
 
 class SynthPixDataModule(pl.LightningDataModule):
