@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
 from synthpix_torch.bridge import Bridge
+from synthpix_torch.callers import check_caller
 from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_config, short
 from synthpix_torch.device import choose_device
 from synthpix_torch.flows import Flows
@@ -136,6 +138,8 @@ class SynthPixDataset(IterableDataset[Any]):
         self._bridge = Bridge()
         self._description = self._describe(records, appearance, streams)
         self._position = 0
+        self._committed: int | None = None
+        self._uncommitted: deque[int] = deque()
         self._live: _Pass | None = None
         self._run: Run | None = None
         self._told = False
@@ -239,12 +243,51 @@ class SynthPixDataset(IterableDataset[Any]):
             raise RuntimeError("There are no episodes: set episode_length in the configuration.")
         self._move_to(self._order.next_boundary(self._position))
 
+    def track(self) -> None:
+        """From now on a state names the first batch that `commit` has not been called for.
+
+        For trainers that read batches before they train on them: what was read and not trained on
+        is delivered again, by the next pass and after the state is loaded.
+        """
+        self.untrack()
+        self._committed = self._position
+
+    def commit(self) -> None:
+        """The oldest batch that was delivered since `track` has been trained on.
+
+        Raises:
+            RuntimeError: There is no such batch.
+        """
+        if not self._uncommitted:
+            raise RuntimeError(
+                "There is no batch to commit: call track() before the first batch and commit() "
+                "once after each training step."
+            )
+        self._committed = self._uncommitted.popleft()
+
+    def untrack(self) -> None:
+        """Go on at the first batch that was not committed; states name what is delivered again."""
+        if self._committed is not None:
+            if self._uncommitted:
+                self._move_to(self._committed)
+            self._committed = None
+
+    @property
+    def uncommitted(self) -> int:
+        """Batches delivered since `track` and not committed."""
+        return len(self._uncommitted)
+
+    @property
+    def tracking(self) -> bool:
+        """Whether states name what was committed, not what was delivered."""
+        return self._committed is not None
+
     def state_dict(self) -> dict[str, Any]:
         """A new dict of strings and integers that names the next batch to deliver.
 
         The same on every rank; see `synthpix_torch.state`.
         """
-        return states.make_state(self._position, self._description)
+        return states.make_state(self._next_for_state, self._description)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the state was saved. Nothing changes unless the state fits.
@@ -260,14 +303,22 @@ class SynthPixDataset(IterableDataset[Any]):
 
     @property
     def rank(self) -> int:
-        """Number of this process among `world_size`."""
+        """Number of this process among `world_size`.
+
+        Raises:
+            RuntimeError: There are several processes and torch.distributed has not started.
+        """
         if self._rank is not None:
             return self._rank
         return torch.distributed.get_rank() if _distributed() else 0
 
     @property
     def world_size(self) -> int:
-        """Number of processes that share the stream."""
+        """Number of processes that share the stream.
+
+        Raises:
+            RuntimeError: There are several processes and torch.distributed has not started.
+        """
         if self._world_size is not None:
             return self._world_size
         return torch.distributed.get_world_size() if _distributed() else 1
@@ -294,13 +345,20 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What runs is made again: threads, caches and compiled functions do not travel.
-        return _rebuild, (type(self), self._config.given, self._arguments, self._position)
+        return _rebuild, (type(self), self._config.given, self._arguments, self._next_for_state)
 
     # Behind the scenes -------------------------------------------------------------------------
+
+    @property
+    def _next_for_state(self) -> int:
+        return self._position if self._committed is None else self._committed
 
     def _move_to(self, position: int) -> None:
         self._live = None
         self._position = self._wrapped(position, world_size=1)
+        self._uncommitted.clear()
+        if self._committed is not None:
+            self._committed = self._position
 
     def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""
@@ -317,6 +375,8 @@ class SynthPixDataset(IterableDataset[Any]):
             self._run = None
             raise
         self._position = self._wrapped(self._position + world_size, world_size)
+        if self._committed is not None:
+            self._uncommitted.append(self._position)
         return batch
 
     def _wrapped(self, position: int, world_size: int) -> int:
@@ -327,6 +387,9 @@ class SynthPixDataset(IterableDataset[Any]):
     def _begin(self, new: _Pass) -> tuple[int, int, int | None]:
         """Make a pass the live one; its rank, world size and number of batches."""
         rank, world_size = self.rank, self.world_size
+        if self._committed is not None and self._uncommitted:
+            self._move_to(self._committed)
+        check_caller(tracking=self.tracking, world_size=world_size, position=self._position)
         self._check_world(world_size)
         self._position = self._wrapped(self._position, world_size)
         self._live = new
@@ -525,7 +588,17 @@ def _check_integer(name: str, value: Any, least: int) -> None:
 
 
 def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return True
+    # Not taken for granted: left over in a single process it would make us skip batches.
+    expected = os.environ.get("WORLD_SIZE", "1")
+    if expected not in ("", "1"):
+        raise RuntimeError(
+            f"WORLD_SIZE={expected} says that there are several processes, but torch.distributed "
+            "has not started, so all would get the same batches: call "
+            "torch.distributed.init_process_group() first, or give rank and world_size."
+        )
+    return False
 
 
 def _rebuild(

@@ -1,0 +1,56 @@
+"""accelerate, on one process or several, prepared without the data.
+
+python examples/train_accelerate.py [--resume]
+accelerate launch --cpu --num_processes 2 examples/train_accelerate.py [--resume]
+"""
+
+import piv
+from accelerate import Accelerator
+
+
+class Progress:
+    """The number of steps done, saved with everything else."""
+
+    step = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of steps."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self.step = state_dict["step"]
+
+
+def main() -> None:
+    """Train."""
+    options = piv.arguments("accelerate")
+    accelerator = Accelerator(cpu=True)
+    net, optimizer = accelerator.prepare(*piv.model())
+    journal = piv.Journal(options.folder, accelerator.process_index)
+    progress = Progress()
+    with piv.data(options) as dataset:
+        # Not prepared: accelerate would read ahead and share out what is shared out already.
+        accelerator.register_for_checkpointing(dataset, progress)
+        if options.resume:
+            accelerator.load_state(str(piv.last(options.folder)))
+        for batch in dataset:
+            loss = piv.end_point_error(net(batch.images), batch.flow_fields)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            optimizer.step()
+            progress.step += 1
+            journal.note(progress.step, batch, loss, accelerator.unwrap_model(net))
+            if progress.step % options.save_every == 0:
+                folder = options.folder / f"step-{progress.step}"
+                unfinished = options.folder / f"unfinished-{progress.step}"
+                accelerator.save_state(str(unfinished))
+                accelerator.wait_for_everyone()
+                if accelerator.is_main_process:
+                    unfinished.replace(folder)
+            if progress.step >= options.steps:
+                break
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""DistributedDataParallel under torchrun, on any number of ranks, killed and resumed at will.
+
+    torchrun --nproc-per-node 4 examples/train_ddp.py
+    torchrun --nproc-per-node 2 --max-restarts 3 examples/train_ddp.py --resume
+
+With GPUs use the backend nccl; each process takes the GPU of its LOCAL_RANK for torch and JAX.
+"""
+
+import os
+
+import piv
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+def main() -> None:
+    """Train."""
+    options = piv.arguments("ddp")
+    dist.init_process_group("gloo")
+    net, optimizer = piv.model()
+    trained = DistributedDataParallel(net)
+    journal = piv.Journal(options.folder, dist.get_rank())
+    path = options.folder / "last.pt"
+    # A process that torchrun has started again goes on as well.
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    step = 0
+    with piv.data(options) as dataset:
+        if options.resume or (restarted and path.exists()):
+            checkpoint = torch.load(path, weights_only=True)
+            net.load_state_dict(checkpoint["net"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+            dataset.load_state_dict(checkpoint["data"])
+            step = checkpoint["step"]
+        for batch in dataset:
+            loss = piv.end_point_error(trained(batch.images), batch.flow_fields)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            journal.note(step, batch, loss, net)
+            # The state is the same on every rank, so that of one is enough.
+            if step % options.save_every == 0 and dist.get_rank() == 0:
+                checkpoint = {
+                    "net": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "data": dataset.state_dict(),
+                    "step": step,
+                }
+                piv.replace(path, lambda file, state=checkpoint: torch.save(state, file))
+            if step >= options.steps:
+                break
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

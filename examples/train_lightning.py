@@ -1,0 +1,71 @@
+"""Lightning with a callback and a data module: python examples/train_lightning.py [--resume].
+
+Validation runs every `--save-every` steps over the same eight batches.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import piv
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from synthpix_torch import Batch
+from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
+
+
+class Module(pl.LightningModule):
+    """The network and how it is trained."""
+
+    def __init__(self, journal: Any) -> None:
+        super().__init__()
+        self.net, self.optimizer = piv.model()
+        self.journal = journal
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        """The end-point error."""
+        return piv.end_point_error(self.net(batch.images), batch.flow_fields)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        """Note what was trained on."""
+        self.journal.note(self.global_step, batch, outputs["loss"], self.net)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Log the end-point error of the validation window."""
+        error = piv.end_point_error(self.net(batch.images), batch.flow_fields)
+        self.log("val_error", error, prog_bar=True, batch_size=len(batch.images))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return self.optimizer
+
+
+def main() -> None:
+    """Train."""
+    options = piv.arguments("lightning")
+    data = SynthPixDataModule(
+        piv.CONFIG,
+        val={**piv.CONFIG, "seed": 1},
+        val_batches=8,
+        streams=options.streams,
+        scale_images=True,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=options.steps,
+        default_root_dir=options.folder,
+        logger=False,
+        enable_progress_bar=False,
+        val_check_interval=options.save_every,
+        check_val_every_n_epoch=None,
+        callbacks=[
+            ResumeCallback(),
+            ModelCheckpoint(options.folder, every_n_train_steps=options.save_every, save_last=True),
+        ],
+    )
+    module = Module(piv.Journal(options.folder))
+    trainer.fit(module, datamodule=data, ckpt_path="last" if options.resume else None)
+
+
+if __name__ == "__main__":
+    main()

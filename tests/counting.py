@@ -1,0 +1,55 @@
+"""A dataset that counts instead of rendering: its order, passes and states are the real ones."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from kinds import base, few
+
+from synthpix_torch import Batch, SynthPixDataset
+from synthpix_torch.order import Order
+
+
+class _Run:
+    """The numbers start, start + stride, ... in place of batches."""
+
+    def __init__(self, start: int, stride: int) -> None:
+        self.number = start
+        self.stride = stride
+
+    def __next__(self) -> int:
+        number = self.number
+        self.number += self.stride
+        return number
+
+    def close(self) -> None: ...
+
+
+class _Pipeline(NamedTuple):
+    order: Order
+
+    def run(self, start: int, *, stride: int = 1, stop: int | None = None, ahead: int = 0) -> _Run:
+        return _Run(start, stride)
+
+
+class CountingDataset(SynthPixDataset):
+    """Batches that hold nothing but their number."""
+
+    def __init__(self, config: Any = None, **arguments: Any) -> None:
+        super().__init__(config or base(**few), **arguments)
+        self._pipeline: Any = _Pipeline(self._order)
+
+    def _hand_out(self, made: Any) -> Batch:
+        return Batch(
+            images=torch.full((1, 2, 1, 1), float(made)),
+            flow_fields=torch.zeros(1, 2, 1, 1),
+            mask=torch.ones(1, dtype=torch.bool),
+            epoch=torch.zeros(1, dtype=torch.int32),
+            seeds=torch.zeros(1, dtype=torch.int32),
+            keys=torch.zeros(1, 2, dtype=torch.uint32),
+            params=None,
+            done=None,
+            files=("",),
+            number=made,
+        )

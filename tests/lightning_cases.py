@@ -1,0 +1,330 @@
+"""Lightning: every way to save a checkpoint, against the run that was never interrupted."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from counting import CountingDataset
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from synthpix_torch.lightning import ResumeCallback
+
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+FALSE_ALARMS = (
+    # Tests of one case save into one folder after the other, or not at all.
+    "The dirpath has changed",
+    "Be aware that when using `ckpt_path`",
+    r"`.fit\(ckpt_path=None\)` was called",
+    r".fit\(ckpt_path=\"last\"\) is set",
+    "You defined a `validation_step`",
+    "Using ModelCheckpoint with manual optimization",
+    # Lightning cannot know of the callback, nor that there are no workers.
+    "You're resuming from a checkpoint that ended before the epoch",
+    "Your `IterableDataset` has `__len__`",
+    "The '(train|val)_dataloader' does not have many workers",
+    # Lightning and torchdata with torch 2.13.
+    r"`isinstance\(treespec, LeafSpec\)`",
+    "'set_vital' is deprecated",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of others that mean nothing here."""
+    with warnings.catch_warnings():
+        for message in FALSE_ALARMS:
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+LOADERS: dict[str, Callable[[Any], Any]] = {
+    "the dataset": lambda dataset: dataset,
+    "StatefulDataLoader": lambda dataset: StatefulDataLoader(dataset, batch_size=None),
+    "DataLoader": lambda dataset: DataLoader(dataset, batch_size=None),
+}
+LENGTHS = {"endless": None, "epochs of 5": 5}
+
+
+class Crash(Exception):
+    """What the training ends with where a case wants it to."""
+
+
+class Log(NamedTuple):
+    """What a run trained on and what came of it."""
+
+    seen: list[int]
+    losses: list[float]
+    weight: float
+    validated: list[list[int]]
+
+
+class Module(pl.LightningModule):
+    """One weight whose value depends on every batch and on their order."""
+
+    def __init__(
+        self, *, crash_at: int | None = None, stepping: bool = False, manual: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[int] = []
+        self.losses: list[float] = []
+        self.validated: list[list[int]] = []
+        self.crash_at, self.stepping = crash_at, stepping
+        self.automatic_optimization = not manual
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        if batch.number == self.crash_at:
+            raise Crash
+        loss = (torch.sin(batch.images.sum()) - self.weight).square().sum()
+        self.seen.append(batch.number)
+        self.losses.append(loss.item())
+        if not self.automatic_optimization:
+            optimizer: Any = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.validated.append([])
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.validated[-1].append(batch.number)
+
+    def configure_optimizers(self) -> Any:
+        if self.stepping:
+            assert self.trainer.estimated_stepping_batches > 0
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+class Keep(OnExceptionCheckpoint):
+    """Lightning deletes the checkpoint of an exception when a later run ends well."""
+
+    def teardown(self, *arguments: Any, **keywords: Any) -> None: ...
+
+
+def fit(
+    folder: Path,
+    loader: str,
+    length: int | None,
+    *,
+    ckpt: Path | None = None,
+    module: dict[str, Any] | None = None,
+    callbacks: tuple[Callback, ...] = (),
+    resume: bool = True,
+    validate: bool = False,
+    **arguments: Any,
+) -> Log:
+    """One run of a Trainer that saves as `callbacks` say."""
+    model = Module(**(module or {}))
+    dataset = CountingDataset(epoch_length=length)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[*callbacks, *([ResumeCallback(dataset)] if resume else [])],
+        **{"num_sanity_val_steps": 0, "max_steps": 12, **arguments},
+    )
+    loaders: dict[str, Any] = {"train_dataloaders": LOADERS[loader](dataset)}
+    if validate:
+        loaders["val_dataloaders"] = CountingDataset().window(3, 6)
+    with quiet(), suppress(Crash):
+        trainer.fit(model, ckpt_path=ckpt, **loaders)
+    return Log(model.seen, model.losses, model.weight.item(), model.validated)
+
+
+def every_step(folder: Path, **when: Any) -> ModelCheckpoint:
+    """Saves into `folder` as Lightning's {step}.ckpt."""
+    return ModelCheckpoint(
+        folder,
+        filename="{step}",
+        save_top_k=-1,
+        save_last=False,
+        **(when or {"every_n_train_steps": 1}),
+    )
+
+
+def rest(whole: Log, part: Log) -> bool:
+    """Whether a resumed run is the end of the whole one, bit for bit."""
+    count = len(part.seen)
+    same = part.seen == whole.seen[-count:] and part.losses == whole.losses[-count:]
+    return same and count > 0 and part.weight == whole.weight
+
+
+class Way(NamedTuple):
+    """How the checkpoints of a case are made, and from which of them it goes on."""
+
+    name: str
+    arguments: dict[str, Any]
+    when: dict[str, Any]
+    steps: tuple[int, ...]
+    module: dict[str, Any] = {}  # noqa: RUF012
+    needs_length: bool = False
+
+
+EPOCHS = {"max_steps": -1, "max_epochs": 3}
+
+WAYS = (
+    Way("in the middle of an epoch, max_steps", {}, {}, (1, 4, 8)),
+    Way("in the middle of an epoch, max_epochs", EPOCHS, {}, (3, 8), needs_length=True),
+    Way(
+        "at the end of an epoch, max_epochs",
+        EPOCHS,
+        {"every_n_epochs": 1, "save_on_train_epoch_end": True},
+        (5, 10),
+        needs_length=True,
+    ),
+    Way(
+        "at the end of an epoch, limit_train_batches=5",
+        {**EPOCHS, "limit_train_batches": 5},
+        {"every_n_epochs": 1, "save_on_train_epoch_end": True},
+        (5, 10),
+    ),
+    Way("limit_train_batches=5", {**EPOCHS, "limit_train_batches": 5}, {}, (3, 5, 7)),
+    Way("limit_train_batches=0.6", {"limit_train_batches": 0.6}, {}, (2, 4), needs_length=True),
+    Way(
+        "at the end of a validation, val_check_interval=2",
+        {"val_check_interval": 2, "check_val_every_n_epoch": None},
+        {"every_n_epochs": 1, "save_on_train_epoch_end": False},
+        (2, 6, 8),
+    ),
+    Way(
+        "at the end of a validation, limit_val_batches=2",
+        {"val_check_interval": 5, "check_val_every_n_epoch": None, "limit_val_batches": 2},
+        {"every_n_epochs": 1, "save_on_train_epoch_end": False},
+        (5, 10),
+    ),
+    Way("by time", {}, {"train_time_interval": timedelta(microseconds=1)}, (3, 7)),
+    Way("accumulate_grad_batches=3", {"accumulate_grad_batches": 3, "max_steps": 4}, {}, (1, 2, 3)),
+    Way(
+        "estimated_stepping_batches, max_steps and max_epochs",
+        {"max_epochs": 5},
+        {},
+        (4, 8),
+        {"stepping": True},
+    ),
+    Way(
+        "estimated_stepping_batches, max_epochs",
+        EPOCHS,
+        {},
+        (4, 8),
+        {"stepping": True},
+        needs_length=True,
+    ),
+    Way("manual optimization", {}, {}, (4, 8), {"manual": True}),
+    Way("reload_dataloaders_every_n_epochs", {"reload_dataloaders_every_n_epochs": 1}, {}, (4, 7)),
+)
+
+
+def resumed(way: Way, loader: str, length: int | None, folder: Path) -> bool:
+    """Whether the run goes on exactly from each of the checkpoints of one uninterrupted run."""
+    validate = "validation" in way.name
+
+    def run(name: str, ckpt: Path | None = None) -> Log:
+        return fit(
+            folder,
+            loader,
+            length,
+            ckpt=ckpt,
+            module=way.module,
+            callbacks=(every_step(folder / name, **way.when),),
+            validate=validate,
+            **way.arguments,
+        )
+
+    whole = run("whole")
+    for step in way.steps:
+        part = run(f"part{step}", folder / "whole" / f"step={step}.ckpt")
+        done = _batches(step, way.arguments.get("accumulate_grad_batches", 1), length)
+        exact = rest(whole, part) and len(part.seen) == len(whole.seen) - done
+        # Lightning starts validation over at its first batch.
+        if not exact or any(pass_ != whole.validated[0] for pass_ in part.validated):
+            return False
+    return True
+
+
+def _batches(steps: int, accumulated: int, length: int | None) -> int:
+    """Batches that a number of steps takes; the last step of an epoch takes what is left."""
+    if length is None:
+        return steps * accumulated
+    epochs, steps = divmod(steps, -(-length // accumulated))
+    return epochs * length + steps * accumulated
+
+
+def crashed(loader: str, length: int | None, folder: Path) -> bool:
+    """Goes on from the checkpoint that an exception in the training step left."""
+    whole = fit(folder, loader, length, enable_checkpointing=False)
+    first = fit(folder, loader, length, module={"crash_at": 8}, callbacks=(Keep(folder),))
+    second = fit(folder, loader, length, ckpt=folder / "on_exception.ckpt")
+    return first.seen == list(range(8)) and len(second.seen) == 4 and rest(whole, second)
+
+
+def chained(loader: str, length: int | None, folder: Path) -> bool:
+    """Interrupted three times."""
+    whole = fit(folder, loader, length, enable_checkpointing=False)
+    seen: list[int] = []
+    ckpt = None
+    for stop in (2, 3, 7, 12):
+        part = fit(
+            folder,
+            loader,
+            length,
+            ckpt=ckpt,
+            callbacks=(every_step(folder / str(stop)),),
+            max_steps=stop,
+        )
+        seen += part.seen
+        ckpt = folder / str(stop) / f"step={stop}.ckpt"
+    return seen == whole.seen and part.weight == whole.weight
+
+
+def asynchronous(loader: str, length: int | None, folder: Path) -> bool:
+    """Checkpoints are written in the background while the training goes on."""
+    whole = fit(
+        folder,
+        loader,
+        length,
+        callbacks=(every_step(folder / "whole"),),
+        plugins=[AsyncCheckpointIO()],
+    )
+    ckpt = folder / "whole" / "step=4.ckpt"
+    part = fit(folder, loader, length, ckpt=ckpt)
+    return len(part.seen) == 8 and rest(whole, part)
+
+
+def cases() -> Iterator[tuple[str, Callable[[Path], bool]]]:
+    """All cases by name."""
+    for loader in LOADERS:
+        for size, length in LENGTHS.items():
+            for way in WAYS:
+                if way.needs_length and length is None:
+                    continue
+                yield (
+                    f"{loader}, {size}: {way.name}",
+                    lambda folder, w=way, k=loader, n=length: resumed(w, k, n, folder),
+                )
+            others = {
+                "on exception": crashed,
+                "interrupted three times": chained,
+                "AsyncCheckpointIO": asynchronous,
+            }
+            for name, check in others.items():
+                yield (
+                    f"{loader}, {size}: {name}",
+                    lambda folder, c=check, k=loader, n=length: c(k, n, folder),
+                )

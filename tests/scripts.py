@@ -1,0 +1,131 @@
+"""Runs the training examples in processes of their own, and kills them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# Imports are most of a script's time, so they are done once for all, before anything runs.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    [
+        "jax",
+        "torch",
+        "grain.python",
+        "orbax.checkpoint",
+        "lightning.pytorch",
+        "torchdata.stateful_dataloader",
+        "accelerate",
+        "transformers",
+        "scripts",
+    ]
+)
+
+
+class Line(NamedTuple):
+    """A line of the journal: what a step was trained on and what came of it."""
+
+    step: int
+    number: int
+    bits: str
+    loss: str
+    weights: str
+
+
+def journal(folder: Path, rank: int = 0) -> list[Line]:
+    """The complete lines that a run has written so far."""
+    path = folder / f"journal-{rank}.txt"
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    return [
+        Line(int(step), int(number), *rest)
+        for step, number, *rest in (line.split(" ") for line in lines)
+    ]
+
+
+def _main(script: str, arguments: list[str]) -> None:
+    output = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(output, 1)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(EXAMPLES))
+    runpy.run_path(script, run_name="__main__")
+
+
+@contextmanager
+def running(trainer: str, folder: Path, **options: Any) -> Iterator[Any]:
+    """The process of an example, which is killed at the end if it still runs."""
+    arguments = [f"--folder={folder}"]
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        arguments.append(option if value is True else f"{option}={value}")
+    script = str(EXAMPLES / f"train_{trainer}.py")
+    process = _SERVER.Process(target=_main, args=(script, arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def run(trainer: str, folder: Path, **options: Any) -> list[Line]:
+    """Run an example to its end."""
+    with running(trainer, folder, **options) as process:
+        process.join(240)
+        assert process.exitcode == 0, f"{trainer} ended with {process.exitcode}"
+    return journal(folder)
+
+
+def run_and_kill(trainer: str, folder: Path, *, after: int, **options: Any) -> list[Line]:
+    """Run an example and kill it, without a warning, once it has done `after` steps."""
+    with running(trainer, folder, steps=10**6, **options) as process:
+        wait_for(lambda: len(journal(folder)) >= after, process.is_alive)
+    return journal(folder)
+
+
+def wait_for(done: Any, alive: Any, seconds: float = 240) -> None:
+    """Wait until something is done by a process that must be alive until then."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert alive(), "the process ended too early"
+        assert time.monotonic() < deadline, "the process takes too long"
+        time.sleep(0.01)
+
+
+def torchrun(
+    trainer: str | Path, folder: Path, ranks: int, *flags: str, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start an example on several processes."""
+    script = trainer if isinstance(trainer, Path) else EXAMPLES / f"train_{trainer}.py"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", *flags),
+        *(f"--nproc-per-node={ranks}", str(script), f"--folder={folder}"),
+    ]
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        command.append(option if value is True else f"{option}={value}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill torchrun and all of its processes, which it starts in sessions of their own."""
+    parent = psutil.Process(process.pid)
+    for one in (parent, *parent.children(recursive=True)):
+        one.kill()
+    process.wait()

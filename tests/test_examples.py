@@ -1,0 +1,49 @@
+"""Training goes on as if it had never been killed: batches, losses and weights, bit for bit."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripts import EXAMPLES, Line, run, run_and_kill
+
+STEPS = 400
+TRAINERS = {
+    "plain": "torch",
+    "stateful_dataloader": "torchdata",
+    "fabric": "lightning",
+    "lightning": "lightning",
+    "accelerate": "accelerate",
+    "dcp": "torch",
+    "transformers": "transformers",
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Line]]:
+    """The plain loop, never interrupted, from a process of its own."""
+    yield run("plain", tmp_path_factory.mktemp("uninterrupted"), steps=STEPS, save_every=1000)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_killed_training_goes_on_like_the_plain_loop_that_was_never_killed(
+    trainer: str, uninterrupted: list[Line], tmp_path: Path
+) -> None:
+    package = TRAINERS[trainer]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    killed = run_and_kill(trainer, tmp_path, after=17, save_every=4)
+    assert killed == uninterrupted[: len(killed)]
+    steps = len(killed) + 6
+    assert steps <= STEPS
+    both = run(trainer, tmp_path, steps=steps, save_every=4, resume=True)
+    resumed = both[len(killed) :]
+    assert resumed == uninterrupted[resumed[0].step - 1 : steps]
+    # From the last checkpoint, not from the beginning.
+    assert 1 < resumed[0].step <= len(killed) + 1
+
+
+def test_the_examples_are_short() -> None:
+    for path in EXAMPLES.glob("train_*.py"):
+        assert len(path.read_text().splitlines()) < 120, path
+        assert "--resume" in path.read_text(), path
