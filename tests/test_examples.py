@@ -1,7 +1,6 @@
 """Training goes on as if it had never been killed: batches, losses and weights, bit for bit."""
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,9 @@ TRAINERS = {
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Line]]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     """The plain loop, never interrupted, from a process of its own."""
-    yield run("plain", tmp_path_factory.mktemp("uninterrupted"), steps=STEPS, save_every=1000)
+    return run("plain", tmp_path_factory.mktemp("uninterrupted"), steps=STEPS, save_every=1000)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
