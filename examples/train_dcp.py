@@ -5,12 +5,14 @@ torchrun --nproc-per-node 2 examples/train_dcp.py [--resume]
 """
 
 import os
+from typing import Any
 
 import piv
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 
 class Model:
@@ -20,12 +22,12 @@ class Model:
         self.net = net
         self.optimizer = optimizer
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Both states under names that do not depend on how they are spread over ranks."""
         net, optimizer = get_state_dict(self.net, self.optimizer)
         return {"net": net, "optimizer": optimizer}
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take both over."""
         set_state_dict(
             self.net,
@@ -49,7 +51,7 @@ def main() -> None:
         state = {"model": Model(trained, optimizer), "data": dataset}
         if options.resume:
             newest = piv.last(options.folder)
-            dcp.load(state, checkpoint_id=newest, no_dist=not several)
+            load(state, checkpoint_id=newest, no_dist=not several)
             step = int(newest.name.removeprefix("step-"))
         for batch in dataset:
             loss = piv.end_point_error(trained(batch.images), batch.flow_fields)
@@ -60,7 +62,7 @@ def main() -> None:
             journal.note(step, batch, loss, net)
             if step % options.save_every == 0:
                 unfinished = options.folder / f"unfinished-{step}"
-                dcp.save(state, checkpoint_id=unfinished, no_dist=not several)
+                save(state, checkpoint_id=unfinished, no_dist=not several)
                 if dataset.rank == 0:
                     unfinished.replace(options.folder / f"step-{step}")
             if step >= options.steps:

@@ -7,6 +7,7 @@ With GPUs use the backend nccl; each process takes the GPU of its LOCAL_RANK for
 """
 
 import os
+from functools import partial
 
 import piv
 import torch
@@ -47,7 +48,7 @@ def main() -> None:
                     "data": dataset.state_dict(),
                     "step": step,
                 }
-                piv.replace(path, lambda file, state=checkpoint: torch.save(state, file))
+                piv.replace(path, partial(torch.save, checkpoint))
             if step >= options.steps:
                 break
     dist.destroy_process_group()

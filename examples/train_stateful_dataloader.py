@@ -1,5 +1,7 @@
 """torchdata's StatefulDataLoader carries the state: train_stateful_dataloader.py [--resume]."""
 
+from functools import partial
+
 import piv
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -35,7 +37,7 @@ def main() -> None:
                     "data": loader.state_dict(),
                     "step": step,
                 }
-                piv.replace(path, lambda file, state=checkpoint: torch.save(state, file))
+                piv.replace(path, partial(torch.save, checkpoint))
             if step >= options.steps:
                 break
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -316,7 +317,7 @@ def cases() -> Iterator[tuple[str, Callable[[Path], bool]]]:
                     continue
                 yield (
                     f"{loader}, {size}: {way.name}",
-                    lambda folder, w=way, k=loader, n=length: resumed(w, k, n, folder),
+                    partial(resumed, way, loader, length),
                 )
             others = {
                 "on exception": crashed,
@@ -326,5 +327,5 @@ def cases() -> Iterator[tuple[str, Callable[[Path], bool]]]:
             for name, check in others.items():
                 yield (
                     f"{loader}, {size}: {name}",
-                    lambda folder, c=check, k=loader, n=length: c(k, n, folder),
+                    partial(check, loader, length),
                 )

@@ -48,7 +48,7 @@ def _numbers(loader: Any, count: int) -> list[int]:
 
 
 def _goes_on(save: Callable[[Any], Any], loader_of: Callable[[Any], Any], load: Any) -> bool:
-    """Three batches, a save, a fresh dataset, a load, and the next batches, in and across epochs."""
+    """Batches, a save, a fresh dataset, a load, and the next batches, in and across epochs."""
     for length, taken in ((None, 3), (5, 3), (5, 5), (5, 8)):
         dataset = CountingDataset(epoch_length=length)
         loader = loader_of(dataset)
@@ -151,18 +151,19 @@ def _prepared_on_ranks(folder: Path) -> bool:
 
 
 def _dcp(folder: Path) -> bool:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+    from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
     def save(pair: Any) -> Path:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.save({"data": pair[0]}, checkpoint_id=folder / "dcp", no_dist=True)
+            dcp_save({"data": pair[0]}, checkpoint_id=folder / "dcp", no_dist=True)
         return folder / "dcp"
 
     def load(pair: Any, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.load({"data": pair[0]}, checkpoint_id=path, no_dist=True)
+            dcp_load({"data": pair[0]}, checkpoint_id=path, no_dist=True)
 
     return _goes_on(save, lambda dataset: dataset, load)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import time
@@ -78,8 +77,7 @@ def running(trainer: str, folder: Path, **options: Any) -> Iterator[Any]:
     try:
         yield process
     finally:
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
 
 

@@ -123,7 +123,7 @@ def test_processes_without_a_process_group_are_refused(
     monkeypatch.setenv("RANK", "1")
     with (
         SynthPixDataset(base(), epoch_length=8) as dataset,
-        pytest.raises(RuntimeError, match=r"WORLD_SIZE=4 .* init_process_group"),
+        pytest.raises(RuntimeError, match=r"WORLD_SIZE=4 .*init_process_group"),
     ):
         asks(dataset)
 
