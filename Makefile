@@ -15,7 +15,7 @@ check: .venv/installed
 	$(BIN)/python -m mypy
 
 tests: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 long: .venv/installed
 	$(BIN)/python -m pytest -m long
