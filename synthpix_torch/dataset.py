@@ -368,8 +368,8 @@ class SynthPixDataset(IterableDataset[Any]):
                 self._run.close()
             self._run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
         try:
-            made = next(self._run)
-            batch = self._hand_out(made)
+            batch = self._hand_out(next(self._run))
+            self._run.dispatch_ahead()
         except BaseException:
             self._run.close()
             self._run = None
@@ -568,7 +568,9 @@ class Window(IterableDataset[Any]):
         )
         try:
             for _ in range(length):
-                yield self._dataset._hand_out(next(run))
+                batch = self._dataset._hand_out(next(run))
+                run.dispatch_ahead()
+                yield batch
         finally:
             run.close()
 

@@ -47,8 +47,9 @@ class Pipeline(NamedTuple):
 class Run:
     """Batches at a fixed stride, made in this order only; must be closed.
 
-    Flow batches are read in the background from the beginning on. Each batch handed over makes room
-    for another to be dispatched, up to `ahead` of them.
+    Flow batches are read in the background from the beginning on. Whoever takes a batch hands it
+    over first and then calls `dispatch_ahead`, so that the device computes up to `ahead` batches
+    while nobody waits for it.
     """
 
     def __init__(
@@ -82,16 +83,11 @@ class Run:
         An error while reading for a later batch is raised when that batch is asked for; after
         that the run is over.
         """
-        first = not self._dispatched and self._next == self._start
         if not self._dispatched:
             if self._failure is not None:
                 raise self._failure
             self._dispatch()
-        made = self._dispatched.popleft()
-        # The first batch is not kept waiting for the flow fields of the next.
-        if not first:
-            self._dispatch_ahead()
-        return made
+        return self._dispatched.popleft()
 
     def close(self) -> None:
         """Stop reading ahead and drop what was made ahead."""
@@ -99,9 +95,15 @@ class Run:
         self._dispatched.clear()
         self._in_use.clear()
 
-    def _dispatch_ahead(self) -> None:
+    def dispatch_ahead(self) -> None:
+        """Dispatch the batches that come next, once the last one has been handed over.
+
+        Not after the first batch, which is not kept waiting for the flow fields of the second. An
+        error is kept for the batch that it belongs to.
+        """
         while (
             self._failure is None
+            and self._next != self._start + self._stride
             and len(self._dispatched) < self._ahead
             and (self._stop is None or self._next < self._stop)
         ):
