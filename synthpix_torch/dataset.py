@@ -167,17 +167,10 @@ class SynthPixDataset(IterableDataset[Any]):
         Raises:
             TypeError: A pass has no end.
         """
-        rank_count = self.world_size
-        lengths = []
-        if self._order.episodic:
-            lengths.append(self._order.group_size // rank_count)
-        if self._epoch_length is not None:
-            lengths.append(self._epoch_length)
-        if self._order.total is not None:
-            lengths.append(self._order.total // rank_count)
-        if not lengths:
+        length = self._order.pass_length(0, self.world_size, epoch_length=self._epoch_length)
+        if length is None:
             raise TypeError("An endless SynthPixDataset has no length: give it an epoch_length.")
-        return min(lengths)
+        return length
 
     def __bool__(self) -> bool:
         """A dataset is never empty, even without a length."""
@@ -393,17 +386,8 @@ class SynthPixDataset(IterableDataset[Any]):
         self._check_world(world_size)
         self._position = self._wrapped(self._position, world_size)
         self._live = new
-        if self._order.episodic:
-            left = self._order.next_boundary(self._position + 1) - self._position
-            return rank, world_size, left // world_size
-        lengths = []
-        if self._epoch_length is not None:
-            # After a change of world_size the pass may end up to one step late, not early.
-            size = self._epoch_length * world_size
-            lengths.append(-(-(size - self._position % size) // world_size))
-        if self._order.total is not None:
-            lengths.append((self._order.total - self._position) // world_size)
-        return rank, world_size, min(lengths, default=None)
+        left = self._order.pass_length(self._position, world_size, epoch_length=self._epoch_length)
+        return rank, world_size, left
 
     def _check_world(self, world_size: int) -> None:
         order = self._order

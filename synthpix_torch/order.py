@@ -12,7 +12,6 @@ exhaustively. Words used throughout:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
 
@@ -89,6 +88,25 @@ class Order:
         boundary = -(-number // self.group_size) * self.group_size
         return boundary if self.total is None else min(boundary, self.total)
 
+    def pass_length(
+        self, position: int, world_size: int, *, epoch_length: int | None = None
+    ) -> int | None:
+        """Batches that each rank yields in a pass from `position` on, None if it has no end.
+
+        Every rank yields the same number. A pass of episodes ends with them. What is left of finite
+        data for less than a step of all ranks is dropped. An epoch that cannot end in time,
+        because the number of ranks changed within it, ends up to one step late.
+        """
+        if self.episodic:
+            return (self.next_boundary(position + 1) - position) // world_size
+        lengths = []
+        if epoch_length is not None:
+            size = epoch_length * world_size
+            lengths.append(-(-(size - position % size) // world_size))
+        if self.total is not None:
+            lengths.append((self.total - position) // world_size)
+        return min(lengths, default=None)
+
     def used_again(self, number: int, stride: int) -> bool:
         """Whether a reader of every `stride`-th batch needs the flow batch of `number` again."""
         if self.episodic:
@@ -155,20 +173,3 @@ class Order:
 def _visits(streams: int, stride: int) -> int:
     """Visits of a reader of every `stride`-th batch before it meets its first stream again."""
     return streams // gcd(streams, stride)
-
-
-def pass_length(position: int, world_size: int, *, end: int | None) -> int | None:
-    """Batches that each rank yields from `position` until all ranks together reach `end`.
-
-    Every rank yields the same number. Whoever calls decides by `end` what may be left over: an end
-    that the data has must not be overrun, so what does not fill a step of all ranks is dropped.
-    """
-    return None if end is None else max(0, end - position) // world_size
-
-
-def deliveries(position: int, rank: int, world_size: int) -> Iterator[int]:
-    """Batch numbers of one rank from `position` on, without end."""
-    number = position + rank
-    while True:
-        yield number
-        number += world_size

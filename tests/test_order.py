@@ -1,11 +1,9 @@
 """The order of the stream: every claim is checked against counting by hand."""
 
-from itertools import islice
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthpix_torch.order import Order, deliveries, pass_length
+from synthpix_torch.order import Order
 
 small = st.integers(1, 6)
 orders = st.builds(
@@ -104,25 +102,48 @@ def test_no_flow_batch_before_the_first_one_is_needed_again(order: Order, number
     assert all(order.place(n).flow_batch >= needed for n in range(number, stop))
 
 
+plain_orders = orders.filter(lambda order: not order.episodic)
+
+
 @given(
-    finite_orders | orders,
+    plain_orders,
+    st.none() | st.integers(1, 5),
     st.lists(st.tuples(st.integers(1, 7), st.integers(0, 9)), max_size=5),
 )
 def test_any_sequence_of_world_sizes_delivers_every_batch_once_in_order(
-    order: Order, runs: list[tuple[int, int]]
+    order: Order, epoch_length: int | None, runs: list[tuple[int, int]]
 ) -> None:
     position, delivered = 0, []
-    for world_size, steps in [*runs, (1, 1000)]:
-        length = pass_length(position, world_size, end=order.total)
-        steps = steps if length is None else min(steps, length)
-        steps = min(steps, 50)
+    for world_size, wanted in [*runs, (1, 1000)]:
+        length = order.pass_length(position, world_size, epoch_length=epoch_length)
+        steps = min(wanted, 50 if length is None else length)
         ranks = [
-            list(islice(deliveries(position, rank, world_size), steps))
+            [position + rank + step * world_size for step in range(steps)]
             for rank in range(world_size)
         ]
         delivered += [number for step in zip(*ranks, strict=True) for number in step]
         position += steps * world_size
+        if order.total is not None and length == steps:
+            # Less than a step of all ranks is left, or an epoch has ended.
+            assert position <= order.total
     assert delivered == list(range(position))
+
+
+@given(st.integers(1, 9), st.lists(st.tuples(st.integers(1, 6), st.integers(0, 4)), max_size=4))
+def test_an_epoch_is_as_long_as_it_says_and_at_most_one_step_late(
+    epoch_length: int, runs: list[tuple[int, int]]
+) -> None:
+    order, position = Order(steps=2), 0
+    for world_size, passes in runs:
+        size = epoch_length * world_size
+        for number in range(passes):
+            length = order.pass_length(position, world_size, epoch_length=epoch_length)
+            assert length is not None
+            assert 1 <= length <= epoch_length
+            assert length == epoch_length or number == 0
+            late = (position + length * world_size) % size
+            assert late < world_size
+            position += length * world_size
 
 
 @given(orders, st.integers(0, 200))
