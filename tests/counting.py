@@ -23,6 +23,8 @@ class _Run:
         self.number += self.stride
         return number
 
+    def dispatch_ahead(self) -> None: ...
+
     def close(self) -> None: ...
 
 
