@@ -108,7 +108,7 @@ class Journal:
         bits = _digest(batch.images, batch.flow_fields)
         weights = _digest(*net.state_dict().values())
         with self._path.open("a") as file:
-            file.write(f"{step} {batch.number} {bits} {float(loss).hex()} {weights}\n")
+            file.write(f"{step} {batch.number} {bits} {float(loss.detach()).hex()} {weights}\n")
 
 
 def _digest(*tensors: torch.Tensor) -> str:
