@@ -1,16 +1,29 @@
 """PIV image pairs from SynthPix as torch tensors, without a copy, resumed bit for bit."""
 
 from synthpix_torch.batch import Batch, ImageParameters, SynthPixBatch
+from synthpix_torch.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    RandomState,
+    checkpoint_args,
+    save_checkpoint,
+)
 from synthpix_torch.dataset import SynthPixDataset, Window
 from synthpix_torch.sources import FlowFieldSource
-from synthpix_torch.state import StateMismatchError
+from synthpix_torch.state import StateMismatchError, restored_state
 
 __all__ = [
     "Batch",
+    "CheckpointError",
+    "Checkpointer",
     "FlowFieldSource",
     "ImageParameters",
+    "RandomState",
     "StateMismatchError",
     "SynthPixBatch",
     "SynthPixDataset",
     "Window",
+    "checkpoint_args",
+    "restored_state",
+    "save_checkpoint",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -61,6 +61,7 @@ class SynthPixDataset(IterableDataset[Any]):
         scale_images: bool = False,
         device: str | torch.device | None = None,
         ahead: int = 2,
+        load_from: str | os.PathLike[str] | None = None,
     ) -> None:
         """Check the configuration and open the data; nothing is rendered or compiled yet.
 
@@ -82,11 +83,14 @@ class SynthPixDataset(IterableDataset[Any]):
             scale_images: Grey levels from 0 to 1 instead of 0 to 255.
             device: "cpu", "cuda" or "cuda:1"; by default the GPU that torch uses, if JAX can too.
             ahead: Batches dispatched before they are asked for; 0 for none.
+            load_from: A folder of checkpoints, ours or of synthpix 0.3.1: go on where the newest
+                whole step was saved.
 
         Raises:
             TypeError: An argument is of the wrong kind.
             ValueError: An argument or a value of the configuration cannot be used.
-            FileNotFoundError: A file that the configuration names does not exist.
+            FileNotFoundError: A file that the configuration names does not exist, or `load_from`
+                holds no whole step.
             RuntimeError: A GPU was asked for that JAX or torch cannot use.
         """
         super().__init__()
@@ -122,14 +126,14 @@ class SynthPixDataset(IterableDataset[Any]):
         self._epoch_length = epoch_length
         self._ahead = ahead
         records = Records(self._config, source, exact=renderer == "synthpix")
-        flows = Flows(self._config, records)
-        self._order = _order(self._config, flows, records, streams)
+        self._flows = Flows(self._config, records)
+        self._order = _order(self._config, self._flows, records, streams)
         self._device = choose_device(device, self._config["device_ids"])
         appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
         assert records.shape is not None
         self._pipeline = Pipeline(
             order=self._order,
-            flows=flows,
+            flows=self._flows,
             renderer=Renderer(
                 self._config, records.shape, appearance=appearance, device=self._device
             ),
@@ -143,6 +147,11 @@ class SynthPixDataset(IterableDataset[Any]):
         self._live: _Pass | None = None
         self._run: Run | None = None
         self._told = False
+        if load_from is not None:
+            # What reads folders stands on this module.
+            from synthpix_torch.checkpoint.load import load_newest
+
+            load_newest(self, load_from)
 
     # Iterating ---------------------------------------------------------------------------------
 
@@ -212,6 +221,11 @@ class SynthPixDataset(IterableDataset[Any]):
     def position(self) -> int:
         """Number of the next batch of the stream that no rank has been given."""
         return self._position
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Batches of the stream until all records were served once; rarely a whole number."""
+        return self._flows.records / self._config.batch_size * self._config.repetitions
 
     def seek(self, number: int) -> None:
         """Go on at batch `number`, which takes no longer the larger it is.
@@ -291,6 +305,27 @@ class SynthPixDataset(IterableDataset[Any]):
             StateMismatchError: It was saved with another configuration or other data.
         """
         self._move_to(states.read_state(state_dict, self._description))
+
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise what `load_state_dict` would raise, and change nothing."""
+        states.read_state(state_dict, self._description)
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        """Orbax v1's stateful protocol: the state as it is now, written in the background."""
+        state = self.state_dict()
+
+        async def write() -> None:
+            states.write_files(await directory.await_creation(), state)
+
+        return write()
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        """Orbax v1's stateful protocol: as `load_state_dict`."""
+
+        async def read() -> None:
+            self.load_state_dict(states.read_files(directory))
+
+        return read()
 
     # Ranks and devices -------------------------------------------------------------------------
 

@@ -71,6 +71,16 @@ class Flows:
         )
 
     @property
+    def records(self) -> int:
+        """Number of records."""
+        return len(self._records)
+
+    @property
+    def names_in_grain(self) -> dict[str, str]:
+        """What synthpix's checkpoints call this order and these records."""
+        return {"sampler": repr(self._order), "data_source": self._records.name_in_grain}
+
+    @property
     def count(self) -> int | None:
         """Number of flow batches, None if the data is used again and again."""
         if self._config["loop"]:

@@ -151,6 +151,11 @@ class Records:
                     )
         return Record(flow_field, images, name or f"record://{key}", _is_padding(fields))
 
+    @property
+    def name_in_grain(self) -> str:
+        """What synthpix's checkpoints call these records."""
+        return repr(self._source)
+
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""
         if self._generated:

@@ -16,10 +16,13 @@ value lists those of the keys of its group in the order of `Description.fields`.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain.python as grain
@@ -163,10 +166,10 @@ def save_args(state: Mapping[str, Any]) -> ocp.args.Composite:
 
     Grain's own checkpoint restore reads the `grain` item.
     """
-    sampler = {key: value for key, value in state.items() if key != "grain"}
     # Through JSON, because Orbax writes in the background what it is given.
+    sampler = json.loads(json.dumps(_without_grain(state)))
     return ocp.args.Composite(
-        sampler=ocp.args.JsonSave(json.loads(json.dumps(sampler))),
+        sampler=ocp.args.JsonSave(sampler),
         grain=CheckpointSave(_grain_iterator(state["grain"])),
     )
 
@@ -178,8 +181,11 @@ def restore_args() -> ocp.args.Composite:
     )
 
 
-def from_restored(restored: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict from what a CheckpointManager restored with `restore_args`.
+def restored_state(restored: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a dataset from what a CheckpointManager restored.
+
+    Args:
+        restored: The Composite that `restore` returned for the arguments of `restore_args`.
 
     Raises:
         ValueError: An item is missing.
@@ -188,6 +194,37 @@ def from_restored(restored: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"The checkpoint lacks the items {', '.join(missing)} of the dataset.")
     return {**restored["sampler"], "grain": restored["grain"].get_state()}
+
+
+def write_files(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a state into an empty folder, in the files that Orbax and Grain write for the items."""
+    for item, content in _files(folder).items():
+        content.parent.mkdir()
+        saved = state["grain"] if item == "grain" else _without_grain(state)
+        content.write_text(json.dumps(saved), encoding="utf-8")
+
+
+def read_files(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `write_files` wrote."""
+    read = {item: json.loads(content.read_bytes()) for item, content in _files(folder).items()}
+    return {**read["sampler"], "grain": read["grain"]}
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """A short digest of the fingerprint: equal for states of one stream."""
+    text = json.dumps(state["fingerprint"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    return {
+        "sampler": Path(folder, "sampler", "metadata"),
+        "grain": Path(folder, "grain", "process_0-of-1.json"),
+    }
+
+
+def _without_grain(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key != "grain"}
 
 
 def _grain_iterator(state: Mapping[str, int]) -> Any:

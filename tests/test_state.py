@@ -14,7 +14,7 @@ from kinds import KINDS, base, few, fields, write_npy
 from oracle import digest
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
-from synthpix_torch.state import from_restored, restore_args, save_args
+from synthpix_torch.state import restore_args, restored_state, save_args
 
 
 def plain(value: Any) -> bool:
@@ -209,7 +209,7 @@ def test_state_and_composite_are_two_forms_of_one_state(tmp_path: Path) -> None:
     with ocp.CheckpointManager(tmp_path / "run") as manager:
         manager.save(7, args=save_args(state))
     with ocp.CheckpointManager(tmp_path / "run") as manager:
-        restored = from_restored(manager.restore(7, args=restore_args()))
+        restored = restored_state(manager.restore(7, args=restore_args()))
     assert restored == state
     with SynthPixDataset(base(**few)) as dataset:
         dataset.load_state_dict(restored)
@@ -223,7 +223,7 @@ def test_what_orbax_writes_later_is_what_was_given(tmp_path: Path) -> None:
         state["sampler"]["position"] = 5
         state["fingerprint"].clear()
         manager.wait_until_finished()
-        restored = from_restored(manager.restore(0, args=restore_args()))
+        restored = restored_state(manager.restore(0, args=restore_args()))
     assert restored == SynthPixDataset(base()).state_dict()
 
 
@@ -243,4 +243,4 @@ def test_grain_restores_its_item_by_itself(tmp_path: Path) -> None:
 
 def test_a_composite_without_an_item_is_refused() -> None:
     with pytest.raises(ValueError, match="lacks the items grain"):
-        from_restored({"sampler": {}, "grain": None})
+        restored_state({"sampler": {}, "grain": None})

@@ -1,0 +1,191 @@
+"""A folder of steps on disk: each is there whole or not at all, and one process writes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from synthpix_torch.checkpoint.integrity import sync
+
+WORK = ".synthpix_torch"
+"""What is not a step: the lock, steps being written or deleted, and damaged ones moved aside."""
+
+
+class CheckpointError(RuntimeError):
+    """A step could not be saved or read, or the folder belongs to another process."""
+
+
+class Folder:
+    """The steps below a path, named by their number as Orbax names them.
+
+    Reading needs nothing more. To write, call `lock` first.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._work = self.path / WORK
+        self._lock: _Lock | None = None
+
+    def steps(self) -> list[int]:
+        """Numbers of all steps, in order; whether they are whole is another question."""
+        try:
+            with os.scandir(self.path) as entries:
+                found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in found if name.isdecimal() and str(int(name)) == name)
+
+    def step(self, number: int) -> Path:
+        """Where a step is, or would be."""
+        return self.path / str(number)
+
+    # Writing -----------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Become the one writer, until `unlock` or the end of the process, however it ends.
+
+        Whatever a writer that was killed had begun is finished or removed.
+
+        Raises:
+            CheckpointError: Another writer lives, or nothing can be written here, or the folder
+                was removed or replaced since it was locked.
+        """
+        if self._lock is not None:
+            self._lock.check(self.path)
+            return
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+            self._lock = _Lock(self._work / "lock")
+            self._recover()
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"Process {error.strerror} writes to {self.path}: end it, or choose another "
+                "folder. Pass read_only=True to restore only."
+            ) from None
+        except OSError as error:
+            raise CheckpointError(
+                f"Nothing can be written to {self.path}: {error.strerror}. Choose another folder, "
+                "or pass read_only=True to restore only."
+            ) from error
+
+    def unlock(self) -> None:
+        """Let others write."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def write(self, number: int, write: Callable[[Path], None], replacing: Iterable[int]) -> None:
+        """Write a step and make it one, for good, once it is complete.
+
+        Args:
+            number: The step.
+            write: Writes it to a place that it is given, down to the disk.
+            replacing: Steps that go when this one comes. A kill at any time leaves either all of
+                them, or this one in their place as soon as the folder is locked again.
+        """
+        place = self._work / "saving" / str(number)
+        try:
+            self.lock()
+            _remove(place.parent)
+            place.parent.mkdir()
+            write(place)
+            self.lock()
+        except BaseException:
+            # Whatever fills the disk is of no use.
+            shutil.rmtree(place.parent, ignore_errors=True)
+            raise
+        if replacing:
+            decided = self._work / "decided"
+            decided.mkdir(exist_ok=True)
+            os.rename(place, decided / str(number))
+            sync(decided)
+            place = decided / str(number)
+            self.discard(replacing)
+        os.rename(place, self.step(number))
+        sync(self.path)
+
+    def discard(self, numbers: Iterable[int]) -> None:
+        """Delete steps, each of which stops being a step before the first file is deleted."""
+        for number in sorted(numbers, reverse=True):
+            _remove(self._move(number, "deleted"))
+
+    def set_aside(self, number: int) -> Path:
+        """Move a damaged step out of the way, for a person to look at; where to."""
+        return self._move(number, "damaged")
+
+    def _move(self, number: int, name: str) -> Path:
+        place = self._work / name / f"{number}-{uuid.uuid4().hex[:8]}"
+        place.parent.mkdir(exist_ok=True)
+        os.rename(self.step(number), place)
+        sync(self.path)
+        return place
+
+    def _recover(self) -> None:
+        """Finish what a killed writer had begun."""
+        decided = self._work / "decided"
+        for place in sorted(decided.glob("*")):
+            number = int(place.name)
+            self.discard(step for step in self.steps() if step >= number)
+            os.rename(place, self.step(number))
+            sync(self.path)
+        for rest in ("saving", "deleted"):
+            _remove(self._work / rest)
+
+
+class _Lock:
+    """A lock on a file that the system releases when the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            BlockingIOError: Another process has it; the text of the error is its number.
+        """
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.release = weakref.finalize(self, os.close, self._descriptor)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._descriptor, 20).decode(errors="replace") or "unknown"
+            self.release()
+            raise BlockingIOError(errno.EWOULDBLOCK, owner) from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, str(os.getpid()).encode())
+        # A forked child would keep the lock when its parent is killed.
+        release = weakref.WeakMethod(self._release_in_child)
+        os.register_at_fork(after_in_child=lambda: (call := release()) and call())
+
+    def check(self, folder: Path) -> None:
+        """Raise unless the file is still the one that was locked.
+
+        Raises:
+            CheckpointError: It was removed or replaced, or this is a forked child.
+        """
+        if not self.release.alive:
+            raise CheckpointError(
+                f"This process was forked from the one that writes to {folder}: save there only."
+            )
+        try:
+            same = os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        except OSError:
+            same = False
+        if not same:
+            raise CheckpointError(
+                f"{folder} was removed or replaced while it was in use: put it back, or start "
+                "again with another folder."
+            )
+
+    def _release_in_child(self) -> None:
+        self.release()
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,79 @@
+"""The random states of a process as an object with a state dict."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+_KEYS = ("torch", "cuda", "numpy", "python")
+
+
+class RandomState:
+    """The global random states of torch (CPU and CUDA), NumPy and Python.
+
+    `Checkpointer` saves those of every rank and gives each rank its own back. Generators that you
+    made yourself are not among them: register a `torch.Generator` in an object of your own.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """A new dict of tensors, numbers and strings."""
+        kind, keys, position, has_gauss, gauss = np.random.get_state()
+        python_version, python_keys, python_gauss = random.getstate()
+        # Asking an unused GPU for its state would start CUDA.
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": cuda,
+            "numpy": {
+                "kind": str(kind),
+                "keys": torch.tensor(np.asarray(keys).astype(np.int64)),
+                "position": int(position),
+                "has_gauss": int(has_gauss),
+                "gauss": float(gauss),
+            },
+            "python": {
+                "version": python_version,
+                "keys": torch.tensor(python_keys, dtype=torch.int64),
+                "gauss": python_gauss,
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set all random states. Nothing changes unless all of them can be set.
+
+        Raises:
+            ValueError: `state_dict` is not what `state_dict()` gave.
+        """
+        before = self.state_dict()
+        try:
+            _set(state_dict)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            _set(before)
+            raise ValueError(
+                f"This is not the state of a RandomState with {', '.join(_KEYS)}: pass what its "
+                "state_dict() gave."
+            ) from error
+
+
+def _set(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    numpy, python = state["numpy"], state["python"]
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state(
+        (numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["gauss"])
+    )
+    random.setstate((python["version"], tuple(python["keys"].tolist()), python["gauss"]))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index, cuda in enumerate(state["cuda"][:count]):
+        torch.cuda.set_rng_state(cuda, index)
+    if len(state["cuda"]) > count:
+        warnings.warn(
+            f"The random states of {len(state['cuda'])} GPUs were saved, there are {count} here: "
+            "the rest is left out.",
+            stacklevel=3,
+        )

@@ -1,0 +1,90 @@
+"""A copy of a state dict in the memory of the host, fixed at the time of the call."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections import OrderedDict
+from typing import Any
+
+import torch
+
+_PLAIN = (int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device)
+_SHARDED = ("DTensor", "ShardedTensor")
+
+
+def take_snapshot(state: Any, name: str) -> Any:
+    """Copy a state dict, with tensors brought to the CPU.
+
+    Tensors that share memory share it in the copy too.
+
+    Args:
+        state: What `state_dict()` gave.
+        name: What to call it in errors.
+
+    Raises:
+        TypeError: A value could be saved, but not be read with `weights_only=True`.
+    """
+    return _copy(state, name, {})
+
+
+def _copy(value: Any, where: str, storages: dict[Any, torch.UntypedStorage]) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in (torch.Tensor, torch.nn.Parameter) and _is_simple(value):
+        return _copy_tensor(value.detach(), storages)
+    if kind in (dict, OrderedDict):
+        items = {
+            _copy(key, f"a key of {where}", storages): _copy(item, f"{where}[{key!r}]", storages)
+            for key, item in value.items()
+        }
+        copied = kind(items)
+        if hasattr(value, "_metadata"):
+            # Versions of modules; load_state_dict reads them.
+            vars(copied)["_metadata"] = copy.deepcopy(value._metadata)
+        return copied
+    if kind in (list, tuple):
+        return kind(_copy(item, f"{where}[{i}]", storages) for i, item in enumerate(value))
+    if kind.__name__ in _SHARDED:
+        raise TypeError(
+            f"{where} is a {kind.__name__}, of which each rank holds a part: register an object "
+            "whose state_dict() gives whole tensors, or save with torch.distributed.checkpoint, "
+            "which takes the dataset as it is."
+        )
+    return _through_torch(value, where)
+
+
+def _is_simple(tensor: torch.Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type in ("cpu", "cuda")
+        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+    )
+
+
+def _copy_tensor(tensor: torch.Tensor, storages: dict[Any, torch.UntypedStorage]) -> torch.Tensor:
+    storage = tensor.untyped_storage()
+    key = (tensor.device, storage.data_ptr(), storage.nbytes())
+    if key not in storages:
+        # As a tensor, because torch copies those with all threads.
+        whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+        storages[key] = (whole.cpu() if whole.is_cuda else whole.clone()).untyped_storage()
+    empty = torch.empty(0, dtype=tensor.dtype)
+    return empty.set_(storages[key], tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def _through_torch(value: Any, where: str) -> Any:
+    """Copy what is rare by saving and reading it, which shows at once whether that works."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        return torch.load(buffer, weights_only=True, map_location="cpu")
+    except (pickle.PickleError, AttributeError, RuntimeError, TypeError, IndexError) as error:
+        raise TypeError(
+            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which torch.load "
+            "refuses to read with weights_only=True: make it a tensor, a number or a string in "
+            "state_dict(), or allow its type with torch.serialization.add_safe_globals."
+        ) from error
