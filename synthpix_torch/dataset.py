@@ -126,14 +126,14 @@ class SynthPixDataset(IterableDataset[Any]):
         self._epoch_length = epoch_length
         self._ahead = ahead
         records = Records(self._config, source, exact=renderer == "synthpix")
-        self._flows = Flows(self._config, records)
-        self._order = _order(self._config, self._flows, records, streams)
+        flows = Flows(self._config, records)
+        self._order = _order(self._config, flows, records, streams)
         self._device = choose_device(device, self._config["device_ids"])
         appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
         assert records.shape is not None
         self._pipeline = Pipeline(
             order=self._order,
-            flows=self._flows,
+            flows=flows,
             renderer=Renderer(
                 self._config, records.shape, appearance=appearance, device=self._device
             ),
@@ -225,7 +225,7 @@ class SynthPixDataset(IterableDataset[Any]):
     @property
     def batches_per_epoch(self) -> float:
         """Batches of the stream until all records were served once; rarely a whole number."""
-        return self._flows.records / self._config.batch_size * self._config.repetitions
+        return self._pipeline.flows.records / self._config.batch_size * self._config.repetitions
 
     def seek(self, number: int) -> None:
         """Go on at batch `number`, which takes no longer the larger it is.

@@ -105,15 +105,17 @@ class Folder:
             decided.mkdir(exist_ok=True)
             os.rename(place, decided / str(number))
             sync(decided)
+            sync(self._work)
             place = decided / str(number)
             self.discard(replacing)
-        os.rename(place, self.step(number))
-        sync(self.path)
+        self._finish(place)
+        _remove(self._work / "saving")
 
     def discard(self, numbers: Iterable[int]) -> None:
         """Delete steps, each of which stops being a step before the first file is deleted."""
         for number in sorted(numbers, reverse=True):
-            _remove(self._move(number, "deleted"))
+            self._move(number, "deleted")
+            _remove(self._work / "deleted")
 
     def set_aside(self, number: int) -> Path:
         """Move a damaged step out of the way, for a person to look at; where to."""
@@ -126,15 +128,20 @@ class Folder:
         sync(self.path)
         return place
 
+    def _finish(self, place: Path) -> None:
+        """Make a complete step one."""
+        os.rename(place, self.path / place.name)
+        sync(self.path)
+        _remove(self._work / "decided")
+
     def _recover(self) -> None:
         """Finish what a killed writer had begun."""
         decided = self._work / "decided"
         for place in sorted(decided.glob("*")):
             number = int(place.name)
             self.discard(step for step in self.steps() if step >= number)
-            os.rename(place, self.step(number))
-            sync(self.path)
-        for rest in ("saving", "deleted"):
+            self._finish(place)
+        for rest in ("decided", "saving", "deleted"):
             _remove(self._work / rest)
 
 

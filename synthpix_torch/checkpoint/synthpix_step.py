@@ -51,7 +51,7 @@ def read_position(dataset: SynthPixDataset, step: Path) -> int:
             f"{step} was saved with worker_count={grain['worker_count']}, which reorders the "
             "stream: it cannot be continued exactly."
         )
-    for key, here in dataset._flows.names_in_grain.items():
+    for key, here in dataset._pipeline.flows.names_in_grain.items():
         saved = str(grain.get(key))
         if _without_folder(saved) != _without_folder(here):
             raise ValueError(

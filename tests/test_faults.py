@@ -1,0 +1,484 @@
+"""What goes wrong with folders, disks and processes: no step is lost, none is silently wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from crash import Saved, hold, run, save_forever, step_of
+
+from synthpix_torch import Checkpointer, CheckpointError
+from synthpix_torch.checkpoint.step import find_fault
+
+
+def restored(folder: Path, step: int | None = None) -> int | None:
+    """The number that comes back from a folder."""
+    saved = Saved()
+    saved.set(999)
+    with Checkpointer(folder, read_only=True) as checkpoints:
+        saved.register(checkpoints)
+        found = checkpoints.restore(step)
+    if found is None:
+        assert saved.number == 999
+        return None
+    assert found == step_of(saved.number)
+    return saved.number
+
+
+def save(folder: Path, *numbers: int, **options: Any) -> None:
+    saved = Saved()
+    with Checkpointer(folder, **options) as checkpoints:
+        saved.register(checkpoints)
+        for number in numbers:
+            saved.set(number)
+            checkpoints.save(step_of(number))
+
+
+# Killed processes ------------------------------------------------------------------------------
+
+
+def kill_often(folder: Path, times: int, seed: int) -> dict[str, int]:
+    """Kill a saving process again and again, and check what it leaves each time; what was seen."""
+    rng = random.Random(seed)
+    seen = {"kills": 0, "acknowledged": 0, "in the middle of a step": 0}
+    for _ in range(times):
+        process, connection = run(save_forever, folder)
+        number = connection.recv()
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        while connection.poll():
+            try:
+                number = connection.recv()
+            except EOFError:
+                break
+        work = [path.name for path in (folder / ".synthpix_torch").iterdir()]
+        seen["in the middle of a step"] += work != ["lock"]
+        seen["kills"] += 1
+        saved = Saved()
+        with warnings.catch_warnings(), Checkpointer(folder, keep=2, keep_every=9) as checkpoints:
+            # A damaged step would be warned of.
+            warnings.simplefilter("error")
+            saved.register(checkpoints)
+            found = checkpoints.restore()
+            assert found == step_of(saved.number)
+            assert saved.number >= number, f"{number} was acknowledged, {saved.number} came back"
+            assert all(find_fault(folder / str(step)) is None for step in checkpoints.steps())
+        assert [path.name for path in (folder / ".synthpix_torch").iterdir()] == ["lock"]
+        seen["acknowledged"] = number
+    return seen
+
+
+def test_kill_9_at_any_time_loses_no_acknowledged_step_and_leaves_no_damaged_one(
+    tmp_path: Path,
+) -> None:
+    seen = kill_often(tmp_path, 30, seed=0)
+    assert seen["in the middle of a step"] > 0
+    kept = [int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()]
+    newest = max(kept)
+    assert sorted(kept)[:-3] == [step for step in sorted(kept)[:-3] if step % 9 == 0]
+    assert set(range(9, newest, 9)) <= set(kept)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_500_kills(tmp_path: Path) -> None:
+    seen = kill_often(tmp_path, 500, seed=1)
+    print(f"\n{seen}")
+    assert seen["kills"] == 500
+
+
+def test_a_second_writer_is_refused_with_the_number_of_the_first_until_that_is_killed(
+    tmp_path: Path,
+) -> None:
+    process, connection = run(hold, tmp_path)
+    try:
+        assert connection.recv() == "ready"
+        with (
+            Checkpointer(tmp_path) as checkpoints,
+            pytest.raises(CheckpointError, match=f"Process {process.pid} writes to"),
+        ):
+            checkpoints.restore()
+        with pytest.raises(CheckpointError, match=f"Process {process.pid} writes to"):
+            save(tmp_path, 2)
+        assert restored(tmp_path) == 1
+    finally:
+        process.kill()
+        process.join()
+    save(tmp_path, 2)
+    assert restored(tmp_path) == 2
+
+
+def test_a_second_writer_in_the_same_process_is_refused_until_the_first_is_closed(
+    tmp_path: Path,
+) -> None:
+    with Checkpointer(tmp_path) as first:
+        first.restore()
+        with (
+            Checkpointer(tmp_path) as second,
+            pytest.raises(CheckpointError, match=f"Process {os.getpid()} writes to"),
+        ):
+            second.restore()
+    with Checkpointer(tmp_path) as second:
+        second.restore()
+
+
+def test_a_forgotten_checkpointer_locks_nothing(tmp_path: Path) -> None:
+    Checkpointer(tmp_path).restore()
+    with Checkpointer(tmp_path) as second:
+        second.restore()
+
+
+# Disks and folders -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 8 KiB, as if the disk were full; the model has more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk_is_reported_and_leaves_the_steps_before_and_no_rest(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    save(tmp_path, 1, 2)
+    request.getfixturevalue("small_disk")
+    with pytest.raises(CheckpointError, match=r"Step 3 could not be saved.*mend the cause"):
+        save(tmp_path, 3)
+    assert restored(tmp_path) == 2
+    assert [path.name for path in (tmp_path / ".synthpix_torch").iterdir()] == ["lock"]
+
+
+def test_a_run_goes_on_saving_once_there_is_space_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthpix_torch.checkpoint import checkpointer
+
+    saved = Saved()
+    write = checkpointer.write_step
+
+    def half(place: Path, *arguments: Any) -> None:
+        write(place, *arguments)
+        raise OSError(28, "No space left on device")
+
+    with Checkpointer(tmp_path) as checkpoints:
+        saved.register(checkpoints)
+        saved.set(1)
+        checkpoints.save(1)
+        checkpoints.wait()
+        monkeypatch.setattr(checkpointer, "write_step", half)
+        checkpoints.save(2)
+        with pytest.raises(CheckpointError, match="No space left"):
+            checkpoints.wait()
+        monkeypatch.undo()
+        saved.set(2)
+        checkpoints.save(2)
+    assert restored(tmp_path) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        Checkpointer(tmp_path / "file" / "run") as checkpoints,
+        pytest.raises(CheckpointError, match=r"Nothing can be written to .*file/run: .*read_only"),
+    ):
+        checkpoints.restore()
+
+
+def _as_nobody(folder: Path, say: Any) -> None:
+    saved = Saved()
+    os.setuid(65534)
+    try:
+        with Checkpointer(folder) as checkpoints:
+            saved.register(checkpoints)
+            checkpoints.restore()
+    except CheckpointError as error:
+        say.send(str(error))
+    say.send(restored(folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes away the rights of the administrator")
+def test_a_read_only_folder_restores_with_read_only_alone(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == 0 and path != Path(path.root):
+            path.chmod(path.stat().st_mode | 0o055)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    process, connection = run(_as_nobody, tmp_path)
+    assert "Permission denied. Choose another folder, or pass read_only=True" in connection.recv()
+    assert connection.recv() == 1
+    process.join()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
+def test_a_folder_that_is_removed_under_way_is_reported(tmp_path: Path, again: bool) -> None:
+    folder = tmp_path / "run"
+    saved = Saved()
+    with Checkpointer(folder) as checkpoints:
+        saved.register(checkpoints)
+        checkpoints.save(1)
+        checkpoints.wait()
+        shutil.rmtree(folder)
+        if again:
+            save(folder, 5)
+        with pytest.raises(CheckpointError, match="removed or replaced while it was in use"):
+            checkpoints.save(2)
+    assert restored(folder) == (5 if again else None)
+
+
+def test_a_folder_that_is_removed_while_a_step_is_written_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthpix_torch.checkpoint import checkpointer
+
+    write = checkpointer.write_step
+
+    def remove(place: Path, *arguments: Any) -> None:
+        write(place, *arguments)
+        shutil.rmtree(tmp_path / "run")
+
+    monkeypatch.setattr(checkpointer, "write_step", remove)
+    with pytest.raises(CheckpointError, match="removed or replaced"):
+        save(tmp_path / "run", 1)
+
+
+def test_a_forked_process_does_not_write_for_its_parent(tmp_path: Path) -> None:
+    saved = Saved()
+    with Checkpointer(tmp_path) as checkpoints:
+        saved.register(checkpoints)
+        checkpoints.restore()
+        lock = checkpoints._folder._lock
+        assert lock is not None
+        # What fork does in the child; a real fork beside JAX's threads may hang.
+        lock._release_in_child()
+        with pytest.raises(CheckpointError, match="forked from the one that writes"):
+            checkpoints.save(1)
+
+
+# Damage ----------------------------------------------------------------------------------------
+
+
+def files(step: Path) -> list[Path]:
+    return sorted(path for path in step.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with steps 1 and 2. Not to be written to."""
+    folder = tmp_path_factory.mktemp("two")
+    save(folder, 1, 2)
+    return folder
+
+
+def test_500_flipped_bytes_are_never_restored_silently(two_steps: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    shutil.copytree(two_steps, tmp_path / "run")
+    paths = files(tmp_path / "run" / "2")
+    assert len(paths) >= 8
+    saved = Saved()
+    with Checkpointer(tmp_path / "run", read_only=True) as checkpoints:
+        saved.register(checkpoints)
+        for turn in range(500):
+            # Every file has its turn, however small.
+            path = paths[turn % len(paths)]
+            content = path.read_bytes()
+            if not content:
+                continue
+            place = rng.randrange(len(content))
+            flipped = content[place] ^ (1 << rng.randrange(8))
+            path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
+            with pytest.warns(UserWarning, match="Step 2 .*cannot be restored"):
+                assert checkpoints.restore() == saved.number == 1
+            path.write_bytes(content)
+        assert checkpoints.restore() == saved.number == 2
+
+
+def _empty(step: Path) -> None:
+    files(step)[-1].write_bytes(b"")
+
+
+def _truncate(step: Path) -> None:
+    path = step / "model" / "state.pt"
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def _link(step: Path) -> None:
+    path = step / "model" / "state.pt"
+    path.rename(step.parent / "elsewhere")
+    path.symlink_to(step.parent / "elsewhere")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "empty file": (_empty, "was changed|is missing"),
+    "missing file": (lambda step: (step / "model" / "state.pt").unlink(), "state.pt is missing"),
+    "missing item": (lambda step: shutil.rmtree(step / "grain"), "json is missing"),
+    "truncated": (_truncate, "model/state.pt was changed"),
+    "foreign file": (lambda step: (step / "more").write_text(""), "more does not belong there"),
+    "link": (_link, "model/state.pt was changed"),
+    "no checksums": (
+        lambda step: (step / "checksums.sha256").unlink(),
+        "checksums.sha256 is missing",
+    ),
+    "no metadata": (
+        lambda step: (step / "_CHECKPOINT_METADATA").unlink(),
+        "_CHECKPOINT_METADATA is missing",
+    ),
+    "two items exchanged": (
+        lambda step: _exchange(step / "model" / "state.pt", step / "optimizer" / "state.pt"),
+        "state.pt was changed",
+    ),
+    "another step's item": (
+        lambda step: shutil.copy(step.parent / "1" / "model" / "state.pt", step / "model"),
+        "model/state.pt was changed",
+    ),
+    "empty folder": (
+        lambda step: (shutil.rmtree(step), step.mkdir()),
+        "synthpix_torch did not write it",
+    ),
+    "another program": (
+        lambda step: (shutil.rmtree(step), step.mkdir(), (step / "data").write_text("theirs")),
+        "synthpix_torch did not write it",
+    ),
+}
+
+
+def _exchange(one: Path, other: Path) -> None:
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_step_is_named_and_the_one_before_is_used(
+    two_steps: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(two_steps, folder)
+    spoil, words = DAMAGES[damage]
+    spoil(folder / "2")
+    with pytest.warns(UserWarning, match=f"Step 2 .*an older one is used: .*({words})"):
+        assert restored(folder) == 1
+    with pytest.raises(CheckpointError, match=f"Step 2 .*({words})"):
+        restored(folder, 2)
+
+
+def test_damaged_steps_are_moved_aside_by_the_next_save_not_deleted(
+    two_steps: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(two_steps, folder)
+    _truncate(folder / "2")
+    saved = Saved()
+    with Checkpointer(folder, keep=1) as checkpoints:
+        saved.register(checkpoints)
+        with pytest.warns(UserWarning, match="Step 2"):
+            assert checkpoints.restore() == 1
+        saved.set(2)
+        checkpoints.save(2)
+    assert restored(folder) == 2
+    (aside,) = (folder / ".synthpix_torch" / "damaged").iterdir()
+    assert (aside / "model" / "state.pt").exists()
+
+
+def test_a_step_of_another_program_that_is_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "3").mkdir()
+    with pytest.raises(ValueError, match="3 was written by another program"):
+        save(tmp_path, 2)
+    with Checkpointer(tmp_path) as checkpoints:
+        Saved().register(checkpoints)
+        with pytest.raises(ValueError, match="3 was written by another program"):
+            checkpoints.save(2, overwrite=True)
+    assert (tmp_path / "3").is_dir()
+
+
+def test_nothing_whole_restores_nothing_and_says_why(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    for step in (1, 2):
+        _truncate(tmp_path / str(step))
+    with pytest.warns(UserWarning, match="cannot be restored") as caught:
+        assert restored(tmp_path) is None
+    assert [str(warning.message)[:6] for warning in caught] == ["Step 2", "Step 1"]
+
+
+def test_a_step_of_a_newer_version_is_an_error_that_names_the_version(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    from synthpix_torch.checkpoint.integrity import CHECKSUMS, seal
+
+    (tmp_path / "1" / CHECKSUMS).unlink()
+    seal(tmp_path / "1")
+    with pytest.raises(ValueError, match=r"format 2, this version .* reads 1: install version"):
+        restored(tmp_path)
+
+
+def test_checksums_are_those_of_sha256sum(two_steps: Path) -> None:
+    import subprocess
+
+    command = ["sha256sum", "--check", "--strict", "--quiet", "checksums.sha256"]
+    subprocess.run(command, cwd=two_steps / "1", check=True)
+
+
+# The cases of NVIDIA DALI's checkpoints, as far as they exist here -------------------------------
+
+
+def test_a_restored_run_is_saved_and_restored_again(tmp_path: Path) -> None:
+    save(tmp_path / "a", 3)
+    saved = Saved()
+    with Checkpointer(tmp_path / "a") as first, Checkpointer(tmp_path / "b") as second:
+        saved.register(first)
+        saved.register(second)
+        first.restore()
+        second.save(step_of(3))
+        second.wait()
+        saved.set(7)
+        second.restore()
+    assert saved.number == restored(tmp_path / "b") == 3
+
+
+def test_a_state_is_taken_before_during_and_after_the_iteration(tmp_path: Path) -> None:
+    saved = Saved()
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(data=saved.dataset)
+        checkpoints.save(0)
+        batches = iter(saved.dataset)
+        checkpoints.save(1)
+        first, second = next(batches), next(batches)
+        checkpoints.save(2)
+        saved.dataset.close()
+        checkpoints.save(3)
+        for step, number in ((0, 0), (1, 0), (2, 2), (3, 2)):
+            checkpoints.restore(step)
+            assert saved.dataset.position == number
+        checkpoints.restore(1)
+        again = iter(saved.dataset)
+        assert torch.equal(next(again).images, first.images)
+        # Under way, too.
+        checkpoints.restore(1)
+        again = iter(saved.dataset)
+        assert torch.equal(next(again).images, first.images)
+        assert torch.equal(next(again).images, second.images)
+
+
+def test_the_folder_moves_and_is_copied(two_steps: Path, tmp_path: Path) -> None:
+    shutil.copytree(two_steps, tmp_path / "elsewhere")
+    assert restored(tmp_path / "elsewhere") == 2
