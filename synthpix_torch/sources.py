@@ -154,7 +154,8 @@ class Records:
     @property
     def name_in_grain(self) -> str:
         """What synthpix's checkpoints call these records."""
-        return repr(self._source)
+        # Ours are the same to rounding.
+        return repr(self._source).replace(KinematicFields.__name__, KinematicDataSource.__name__, 1)
 
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""

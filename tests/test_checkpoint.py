@@ -116,7 +116,7 @@ def test_the_items_are_those_of_orbax_and_grain_and_one_file_of_torch_each(
     )
     saved = torch.load(tmp_path / "3" / "model" / "state.pt", weights_only=True)
     assert torch.equal(saved["weight"], model.weight)
-    assert saved._metadata == model.state_dict()._metadata
+    assert saved._metadata == vars(model.state_dict())["_metadata"]
 
 
 def test_a_checkpoint_manager_of_orbax_sees_the_steps_and_reads_the_dataset(
@@ -260,23 +260,23 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Steps are not written before this is called."""
     import threading
 
-    from synthpix_torch.checkpoint import checkpointer
+    from synthpix_torch.checkpoint import step as steps
 
     go = threading.Event()
-    write = checkpointer.write_step
+    write = steps.write_step
 
     def wait_and_write(*arguments: Any) -> None:
         assert go.wait(60)
         write(*arguments)
 
-    monkeypatch.setattr(checkpointer, "write_step", wait_and_write)
+    monkeypatch.setattr(steps, "write_step", wait_and_write)
     return go.set
 
 
 def test_a_failed_save_is_reported_at_the_next_call_and_at_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import checkpointer
+    from synthpix_torch.checkpoint import step as steps
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -288,7 +288,7 @@ def test_a_failed_save_is_reported_at_the_next_call_and_at_close(
 
     with registered() as checkpoints:
         checkpoints.save(1)
-    monkeypatch.setattr(checkpointer, "write_step", fail)
+    monkeypatch.setattr(steps, "write_step", fail)
     calls: list[Callable[[Checkpointer], Any]] = [
         lambda checkpoints: checkpoints.save(3),
         lambda checkpoints: checkpoints.restore(),
@@ -446,7 +446,8 @@ def test_a_model_that_does_not_fit_leaves_everything_as_it_was(
         with pytest.raises(RuntimeError, match="size mismatch") as caught:
             checkpoints.restore()
     assert caught.value.__notes__ == [
-        "'model' could not be restored; all objects are as they were."
+        "'model' could not be restored.",
+        "All objects are as they were.",
     ]
     assert dataset.position == 2
     assert torch.equal(torch.get_rng_state(), random_state)

@@ -169,10 +169,10 @@ def test_a_full_disk_is_reported_and_leaves_the_steps_before_and_no_rest(
 def test_a_run_goes_on_saving_once_there_is_space_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import checkpointer
+    from synthpix_torch.checkpoint import step as steps
 
     saved = Saved()
-    write = checkpointer.write_step
+    write = steps.write_step
 
     def half(place: Path, *arguments: Any) -> None:
         write(place, *arguments)
@@ -183,7 +183,7 @@ def test_a_run_goes_on_saving_once_there_is_space_again(
         saved.set(1)
         checkpoints.save(1)
         checkpoints.wait()
-        monkeypatch.setattr(checkpointer, "write_step", half)
+        monkeypatch.setattr(steps, "write_step", half)
         checkpoints.save(2)
         with pytest.raises(CheckpointError, match="No space left"):
             checkpoints.wait()
@@ -247,15 +247,15 @@ def test_a_folder_that_is_removed_under_way_is_reported(tmp_path: Path, again: b
 def test_a_folder_that_is_removed_while_a_step_is_written_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import checkpointer
+    from synthpix_torch.checkpoint import step as steps
 
-    write = checkpointer.write_step
+    write = steps.write_step
 
     def remove(place: Path, *arguments: Any) -> None:
         write(place, *arguments)
         shutil.rmtree(tmp_path / "run")
 
-    monkeypatch.setattr(checkpointer, "write_step", remove)
+    monkeypatch.setattr(steps, "write_step", remove)
     with pytest.raises(CheckpointError, match="removed or replaced"):
         save(tmp_path / "run", 1)
 
@@ -326,6 +326,13 @@ def _link(step: Path) -> None:
     path.symlink_to(step.parent / "elsewhere")
 
 
+def _replace(step: Path, *names: str) -> None:
+    shutil.rmtree(step)
+    step.mkdir()
+    for name in names:
+        (step / name).write_text("theirs")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty file": (_empty, "was changed|is missing"),
     "missing file": (lambda step: (step / "model" / "state.pt").unlink(), "state.pt is missing"),
@@ -350,11 +357,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "model/state.pt was changed",
     ),
     "empty folder": (
-        lambda step: (shutil.rmtree(step), step.mkdir()),
+        lambda step: _replace(step),
         "synthpix_torch did not write it",
     ),
     "another program": (
-        lambda step: (shutil.rmtree(step), step.mkdir(), (step / "data").write_text("theirs")),
+        lambda step: _replace(step, "data"),
         "synthpix_torch did not write it",
     ),
 }

@@ -12,18 +12,10 @@ from typing import Any, NamedTuple
 from orbax.checkpoint import checkpoint_managers as policies
 
 from synthpix_torch.checkpoint import ranks
+from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.folder import CheckpointError, Folder
 from synthpix_torch.checkpoint.newest import check_step, find_newest
 from synthpix_torch.checkpoint.registry import Registry
-from synthpix_torch.checkpoint.step import (
-    About,
-    describe,
-    find_fault,
-    is_ours,
-    read_about,
-    read_step,
-    write_step,
-)
 from synthpix_torch.dataset import SynthPixDataset
 
 logger = logging.getLogger("synthpix_torch")
@@ -123,7 +115,7 @@ class Checkpointer:
         replacing = ranks.together(lambda: self._prepare(step, overwrite=overwrite))
         taken = self._registry.take(step, keep=self._writes)
         if self._writes:
-            about = describe(self._registry.kinds, self._registry.datasets, taken)
+            about = steps.describe(self._registry.kinds, self._registry.datasets, taken)
             self._pending = self._writer.submit(self._write, step, taken, about, replacing)
         return True
 
@@ -149,7 +141,7 @@ class Checkpointer:
         found: int | None = ranks.gather(ranks.together(lambda: self._find(step)))[0]
         if found is not None:
             saved = ranks.together(lambda: self._read(found))
-            ranks.together(lambda: self._registry.give_back(saved, self._rank))
+            self._registry.give_back(saved, self._rank)
         return found
 
     def steps(self) -> list[int]:
@@ -214,12 +206,12 @@ class Checkpointer:
             return []
         self._folder.lock()
         for number in self._passed_over:
-            if is_ours(self._folder.step(number)):
+            if steps.is_ours(self._folder.step(number)):
                 logger.warning("Moved a damaged step to %s.", self._folder.set_aside(number))
         self._passed_over = []
         newer = [number for number in self._folder.steps() if number >= step]
         for number in newer:
-            if not is_ours(self._folder.step(number)):
+            if not steps.is_ours(self._folder.step(number)):
                 raise ValueError(
                     f"{self._folder.step(number)} was written by another program and is not older "
                     f"than step {step}: move it elsewhere, or choose another folder."
@@ -232,12 +224,12 @@ class Checkpointer:
         return newer
 
     def _write(
-        self, step: int, taken: Mapping[str, Any], about: About, replacing: list[int]
+        self, step: int, taken: Mapping[str, Any], about: steps.About, replacing: list[int]
     ) -> None:
         """In the background: write one step, then delete old ones."""
         folder = self._folder
         try:
-            folder.write(step, lambda place: write_step(place, taken, about), replacing)
+            folder.write(step, lambda place: steps.write_step(place, taken, about), replacing)
         except Exception as error:
             # Also logged, for those who never come back to ask.
             logger.error("Step %d could not be saved in %s: %s", step, folder.path, error)
@@ -255,7 +247,7 @@ class Checkpointer:
 
     def _outdated(self) -> list[int]:
         """Steps of ours that Orbax's policies let go."""
-        ours = [_Info(n) for n in self._folder.steps() if is_ours(self._folder.step(n))]
+        ours = [_Info(n) for n in self._folder.steps() if steps.is_ours(self._folder.step(n))]
         kept = self._preservation.should_preserve(ours, context=policies.PreservationContext())
         return [info.step for info, keep in zip(ours, kept, strict=True) if not keep]
 
@@ -267,17 +259,17 @@ class Checkpointer:
         if self._writes and not self._read_only:
             self._folder.lock()
         if step is not None:
-            check_step(self._folder, step, find_fault)
+            check_step(self._folder, step, steps.find_fault)
             return step
-        found, self._passed_over = find_newest(self._folder, find_fault)
+        found, self._passed_over = find_newest(self._folder, steps.find_fault)
         return found
 
     def _read(self, step: int) -> dict[str, Any]:
         """All states of a step, if they are those of the registered objects."""
-        about = read_about(self._folder.step(step))
+        about = steps.read_about(self._folder.step(step))
         assert about is not None
         self._registry.check(about.objects, step)
-        return read_step(self._folder.step(step), about.objects)
+        return steps.read_step(self._folder.step(step), about.objects)
 
 
 class _Info(NamedTuple):

@@ -61,7 +61,7 @@ def check_equal(values: Mapping[str, str]) -> None:
         RuntimeError: Names what differs and how.
     """
     everyone = gather(dict(values))
-    for key in sorted({key for theirs in everyone for key in theirs}):
+    for key in dict.fromkeys(key for theirs in everyone for key in theirs):
         if len({theirs.get(key) for theirs in everyone}) > 1:
             by_rank = ", ".join(f"rank {i}: {theirs.get(key)}" for i, theirs in enumerate(everyone))
             raise RuntimeError(

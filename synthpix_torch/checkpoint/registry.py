@@ -126,11 +126,34 @@ class Registry:
         )
 
     def give_back(self, saved: Mapping[str, Any], rank: int) -> None:
-        """Load the states that were taken, all or none.
+        """Load the states that were taken, all of them on all ranks, or none.
 
         Raises:
-            Exception: What an object raised; the others have the states that they had before.
+            Exception: What an object raised; the objects have the states that they had before.
+            RuntimeError: An object raised on another rank; likewise.
         """
+        own = ranks.together(lambda: self._own_states(saved, rank))
+        before: dict[str, Any] = {}
+        try:
+            ranks.together(lambda: self._load(own, before))
+        except BaseException as error:
+            error.add_note(self._put_back(before))
+            raise
+
+    def _put_back(self, before: dict[str, Any]) -> str:
+        """Load the states that objects had before; in words, what came of it."""
+        lost = []
+        for name, state in reversed(before.items()):
+            try:
+                self._objects[name].load_state_dict(state)
+            except Exception as error:
+                lost.append(f"{name} ({error})")
+        if lost:
+            return f"These do not load the state that they had before: {', '.join(lost)}."
+        return "All objects are as they were."
+
+    def _own_states(self, saved: Mapping[str, Any], rank: int) -> dict[str, Any]:
+        """What each object is to load on one rank, as far as it can be checked before."""
         own = dict(saved)
         for name, kind in self.kinds.items():
             if kind == RANDOM:
@@ -140,18 +163,19 @@ class Registry:
                 # Other versions are warned of when the state is loaded.
                 warnings.simplefilter("ignore")
                 dataset.check_state_dict(own[name])
-        before: dict[str, Any] = {}
-        name = ""
-        try:
-            for name, thing in self._objects.items():
-                if own[name] is not None:
-                    before[name] = take_snapshot(thing.state_dict(), name)
-                    thing.load_state_dict(own[name])
-        except BaseException as error:
-            for changed, state in reversed(before.items()):
-                self._objects[changed].load_state_dict(state)
-            error.add_note(f"{name!r} could not be restored; all objects are as they were.")
-            raise
+        return own
+
+    def _load(self, own: Mapping[str, Any], before: dict[str, Any]) -> None:
+        """Load states, and note those that are replaced."""
+        for name, thing in self._objects.items():
+            if own[name] is None:
+                continue
+            before[name] = take_snapshot(thing.state_dict(), name)
+            try:
+                thing.load_state_dict(own[name])
+            except Exception as error:
+                error.add_note(f"{name!r} could not be restored.")
+                raise
 
 
 def _kind(thing: Any) -> str:

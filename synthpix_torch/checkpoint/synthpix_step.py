@@ -42,9 +42,7 @@ def read_position(dataset: SynthPixDataset, step: Path) -> int:
     """
     order, config = dataset._order, dataset._config
     if order.streams != 1:
-        raise ValueError(
-            "synthpix's order is that of streams=1: leave out streams to load from it."
-        )
+        raise ValueError("synthpix has one stream: leave out streams to load its checkpoints.")
     grain = json.loads((step / "grain" / _GRAIN).read_bytes())
     if grain.get("worker_count"):
         raise ValueError(
