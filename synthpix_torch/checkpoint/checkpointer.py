@@ -16,6 +16,7 @@ from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.folder import CheckpointError, Folder
 from synthpix_torch.checkpoint.newest import check_step, find_newest
 from synthpix_torch.checkpoint.registry import Registry
+from synthpix_torch.checkpoint.step import About
 from synthpix_torch.dataset import SynthPixDataset
 
 logger = logging.getLogger("synthpix_torch")
@@ -224,7 +225,7 @@ class Checkpointer:
         return newer
 
     def _write(
-        self, step: int, taken: Mapping[str, Any], about: steps.About, replacing: list[int]
+        self, step: int, taken: Mapping[str, Any], about: About, replacing: list[int]
     ) -> None:
         """In the background: write one step, then delete old ones."""
         folder = self._folder
