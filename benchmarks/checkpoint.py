@@ -1,0 +1,131 @@
+"""What a checkpoint costs: python -m benchmarks.checkpoint [folder].
+
+The folder is on the disk that is measured; by default a temporary one. synthpix is measured in
+what it can do: it saves, and its restore raises with the Orbax of today.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import synthpix
+import torch
+
+from benchmarks.pipelines import kinematic, sampler
+from benchmarks.report import ratio, spread, table, write
+from synthpix_torch import Checkpointer, SynthPixDataset
+
+ROUNDS = 30
+MODEL_ROUNDS = 6
+WIDTH, LAYERS = 3162, 5
+
+
+def timed(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def dataset_alone(folder: Path, size: int) -> list[object]:
+    """One row: a dataset of a batch of pairs of the given size, next to synthpix's sampler."""
+    config = kinematic(size, batch_size=8, flow_fields_per_batch=8)
+    source = sampler(config)
+    dataset = SynthPixDataset(config)
+    next(source), next(iter(dataset))
+    theirs, returns, on_disk, restores = [], [], [], []
+    with Checkpointer(folder / f"ours-{size}", keep=1) as checkpoints:
+        checkpoints.register(data=dataset)
+        for step in range(ROUNDS + 1):
+            there = folder / f"theirs-{size}"
+            theirs.append(timed(lambda to=there, n=step: synthpix.save_checkpoint(to, source, n)))
+            begin = time.perf_counter()
+            checkpoints.save(step)
+            returns.append(time.perf_counter() - begin)
+            checkpoints.wait()
+            on_disk.append(time.perf_counter() - begin)
+            restores.append(timed(checkpoints.restore))
+    written = sum(path.stat().st_size for path in files(folder / f"ours-{size}" / str(ROUNDS)))
+    theirs_written = sum(path.stat().st_size for path in files(there / str(ROUNDS)))
+    return [
+        size,
+        *(spread(seconds[1:]) for seconds in (theirs, returns, on_disk, restores)),
+        f"{ratio(theirs[1:], returns[1:]):.0f}, {ratio(theirs[1:], on_disk[1:]):.1f}",
+        theirs_written,
+        written,
+    ]
+
+
+def with_a_model(folder: Path) -> list[list[object]]:
+    """How long a training stands still while a model and Adam's moments are saved."""
+    layers = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)]
+    model = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    numbers = count()
+
+    def plain() -> None:
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(states, folder / "plain.pt")
+
+    def plain_and_sync() -> None:
+        plain()
+        with open(folder / "plain.pt", "rb") as file:
+            os.fsync(file.fileno())
+
+    naive, synced, returns, on_disk = [], [], [], []
+    with Checkpointer(folder / "model", keep=1) as checkpoints:
+        checkpoints.register(model=model, optimizer=optimizer)
+        for _ in range(MODEL_ROUNDS + 1):
+            naive.append(timed(plain))
+            synced.append(timed(plain_and_sync))
+            begin = time.perf_counter()
+            checkpoints.save(next(numbers))
+            returns.append(time.perf_counter() - begin)
+            checkpoints.wait()
+            on_disk.append(time.perf_counter() - begin)
+    rows = []
+    for name, seconds in (
+        ("`torch.save`", naive),
+        ("`torch.save` and fsync", synced),
+        ("`Checkpointer.save` returns", returns),
+        ("... is on disk, checksums and fsync included", on_disk),
+    ):
+        of = f"{ratio(seconds[1:], naive[1:]):.2f}"
+        rows.append([name, f"{parameters / 1e6:.0f} million", spread(seconds[1:]), of])
+    return rows
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        small = [dataset_alone(Path(temporary), size) for size in (16, 64, 256)]
+        large = with_a_model(Path(temporary))
+    body = "The dataset alone, batches of 8 pairs, milliseconds:\n\n"
+    head = [
+        *("image, px", "synthpix.save_checkpoint", "save returns", "on disk with fsync"),
+        *("restore", "times faster", "synthpix, bytes", "bytes"),
+    ]
+    body += table(head, small)
+    body += "\n\nA model of linear layers with Adam, milliseconds for which a training waits:\n\n"
+    body += table(["", "parameters", "ms", "of torch.save"], large)
+    body += f"\n\nMedian and quartiles of {ROUNDS} and {MODEL_ROUNDS} turns, after one that does "
+    body += "not count. synthpix.save_checkpoint waits until all is written and does not fsync."
+    write("checkpoint", "Cost of a checkpoint", body)
+
+
+if __name__ == "__main__":
+    main()
