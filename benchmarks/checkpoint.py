@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def dataset_alone(folder: Path, size: int) -> list[object]:
         checkpoints.register(data=dataset)
         for step in range(ROUNDS + 1):
             there = folder / f"theirs-{size}"
-            theirs.append(timed(lambda to=there, n=step: synthpix.save_checkpoint(to, source, n)))
+            theirs.append(timed(partial(synthpix.save_checkpoint, there, source, step)))
             begin = time.perf_counter()
             checkpoints.save(step)
             returns.append(time.perf_counter() - begin)
@@ -93,7 +94,7 @@ def with_a_model(folder: Path) -> list[list[object]]:
             returns.append(time.perf_counter() - begin)
             checkpoints.wait()
             on_disk.append(time.perf_counter() - begin)
-    rows = []
+    rows: list[list[object]] = []
     for name, seconds in (
         ("`torch.save`", naive),
         ("`torch.save` and fsync", synced),

@@ -9,6 +9,7 @@ from scripts import EXAMPLES, Line, run, run_and_kill
 STEPS = 400
 TRAINERS = {
     "plain": "torch",
+    "checkpointer": "torch",
     "stateful_dataloader": "torchdata",
     "fabric": "lightning",
     "lightning": "lightning",
