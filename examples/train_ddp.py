@@ -1,7 +1,8 @@
-"""DistributedDataParallel under torchrun, on any number of ranks, killed and resumed at will.
+r"""DistributedDataParallel under torchrun, on any number of ranks, killed and resumed at will.
 
     torchrun --nproc-per-node 4 examples/train_ddp.py
-    torchrun --nproc-per-node 2 --max-restarts 3 examples/train_ddp.py --resume
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nproc-per-node 2 --max-restarts 3 \
+        examples/train_ddp.py --resume
 
 With GPUs use the backend nccl; each process takes the GPU of its LOCAL_RANK for torch and JAX.
 """

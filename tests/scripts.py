@@ -117,7 +117,10 @@ def torchrun(
     for name, value in options.items():
         option = "--" + name.replace("_", "-")
         command.append(option if value is True else f"{option}={value}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Else workers that are started again may read addresses of those that died: torch 2.13 keeps
+    # its store over restarts.
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, **own_store, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment)
 
 

@@ -10,6 +10,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from crash import Saved, hold, run, save_forever, step_of
 
 from synthpix_torch import Checkpointer, CheckpointError
+from synthpix_torch.checkpoint import folder as changes
 from synthpix_torch.checkpoint.step import find_fault
 
 
@@ -88,6 +90,70 @@ def test_kill_9_at_any_time_loses_no_acknowledged_step_and_leaves_no_damaged_one
     newest = max(kept)
     assert sorted(kept)[:-3] == [step for step in sorted(kept)[:-3] if step % 9 == 0]
     assert set(range(9, newest, 9)) <= set(kept)
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: nothing on the disk changes after it."""
+
+
+def test_a_death_at_any_change_of_the_folder_leaves_the_old_steps_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+    save(tmp_path / "before", 1, 2, 3, 4)
+    for moment in count():
+        folder = tmp_path / str(moment)
+        shutil.copytree(tmp_path / "before", folder)
+        saved = Saved()
+        saved.set(5)
+        checkpoints = Checkpointer(folder, keep=1)
+        saved.register(checkpoints)
+        alive = _die(monkeypatch, moment)
+        try:
+            checkpoints.save(3, overwrite=True)
+            checkpoints.close()
+        except Killed:
+            pass
+        finally:
+            monkeypatch.undo()
+        checkpoints.close()
+        with Checkpointer(folder) as checkpoints:
+            saved.register(checkpoints)
+            # A damaged step would be warned of, which is an error in the tests.
+            left.append((checkpoints.restore(), saved.number))
+            assert all(find_fault(folder / str(step)) is None for step in checkpoints.steps())
+            assert [path.name for path in (folder / ".synthpix_torch").iterdir()] == ["lock"]
+        if alive():
+            break
+    # Once the new step is decided on it stays.
+    old, new = (4, 4), (3, 5)
+    assert left == [old] * left.count(old) + [new] * left.count(new)
+    assert min(left.count(old), left.count(new)) > 5, left
+
+
+def _die(monkeypatch: pytest.MonkeyPatch, moment: int) -> Callable[[], bool]:
+    """Let all changes that decide what is a step fail from a moment on; whether it has not come."""
+    calls = iter(range(moment))
+    dead = False
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal dead
+            dead = dead or next(calls, None) is None
+            if dead:
+                raise Killed
+            return change(*arguments, **options)
+
+        return call
+
+    for place, name in (
+        (os, "rename"),
+        (changes, "sync"),
+        (changes, "_remove"),
+        (shutil, "rmtree"),
+    ):
+        monkeypatch.setattr(place, name, dying(getattr(place, name)))
+    return lambda: not dead
 
 
 @pytest.mark.long
