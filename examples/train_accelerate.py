@@ -1,7 +1,9 @@
 """accelerate, on one process or several, prepared without the data.
 
 python examples/train_accelerate.py [--resume]
-accelerate launch --cpu --num_processes 2 examples/train_accelerate.py [--resume]
+accelerate launch --multi_gpu --num_processes 2 examples/train_accelerate.py [--resume]
+
+On CPUs too: with --cpu accelerate's launcher starts one process, whatever --num_processes says.
 """
 
 import piv

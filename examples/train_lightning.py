@@ -1,8 +1,12 @@
-"""Lightning with a callback and a data module: python examples/train_lightning.py [--resume].
+"""Lightning with a callback and a data module, on one process or several (DDP).
 
-Validation runs every `--save-every` steps over the same eight batches.
+python examples/train_lightning.py [--resume]
+torchrun --nproc-per-node 2 examples/train_lightning.py [--resume]
+
+Validation runs every `--save-every` steps over the same twelve batches.
 """
 
+import os
 from typing import Any
 
 import lightning.pytorch as pl
@@ -43,15 +47,18 @@ class Module(pl.LightningModule):
 def main() -> None:
     """Train."""
     options = piv.arguments("lightning")
+    config = options.config or piv.CONFIG
     data = SynthPixDataModule(
-        piv.CONFIG,
-        val={**piv.CONFIG, "seed": 1},
-        val_batches=8,
+        config,
+        val=config if options.config else {**config, "seed": 1},
+        # As many for each of 2, 3, 4 or 6 ranks.
+        val_batches=12,
         streams=options.streams,
         scale_images=True,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         max_steps=options.steps,
         default_root_dir=options.folder,
         logger=False,
@@ -63,7 +70,8 @@ def main() -> None:
             ModelCheckpoint(options.folder, every_n_train_steps=options.save_every, save_last=True),
         ],
     )
-    module = Module(piv.Journal(options.folder))
+    rank = int(os.environ.get("RANK", "0"))
+    module = Module(piv.Journal(options.folder, rank))
     trainer.fit(module, datamodule=data, ckpt_path="last" if options.resume else None)
 
 

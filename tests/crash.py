@@ -13,9 +13,9 @@ from kinds import base, few
 
 from synthpix_torch import Checkpointer, SynthPixDataset
 
-# Imports are most of a process's time, so they are done once for all.
+# Imports are most of a process's time, so they are done once for all; optimizers import the second.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["crash"])
+SERVER.set_forkserver_preload(["synthpix_torch", "torch._dynamo"])
 
 
 class Saved:

@@ -116,7 +116,8 @@ def torchrun(
     ]
     for name, value in options.items():
         option = "--" + name.replace("_", "-")
-        command.append(option if value is True else f"{option}={value}")
+        if value is not False:
+            command.append(option if value is True else f"{option}={value}")
     # Else workers that are started again may read addresses of those that died: torch 2.13 keeps
     # its store over restarts.
     own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
