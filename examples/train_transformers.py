@@ -1,9 +1,13 @@
-"""transformers' Trainer, which has no state of its own for data: train_transformers.py [--resume].
+"""transformers' Trainer, which has no state of its own for data.
+
+python examples/train_transformers.py [--resume]
+torchrun --nproc-per-node 2 examples/train_transformers.py [--resume]
 
 The state is saved beside each checkpoint; `ignore_data_skip` keeps the Trainer from skipping too.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,8 @@ class SaveData(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Called when the checkpoint is complete."""
+        if not args.should_save:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         text = json.dumps(self.dataset.state_dict())
         piv.replace(folder / STATE, lambda file: file.write_text(text))
@@ -70,7 +76,7 @@ def main() -> None:
     """Train."""
     options = piv.arguments("transformers")
     net, optimizer = piv.model()
-    note = Note(piv.Journal(options.folder))
+    note = Note(piv.Journal(options.folder, int(os.environ.get("RANK", "0"))))
     with piv.data(options) as dataset:
         trainer = note.trainer = PivTrainer(
             dataset,

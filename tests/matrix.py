@@ -16,6 +16,8 @@ from counting import CountingDataset
 from torch.utils.data import DataLoader
 
 EXACT, WARNED, REFUSED = "exact", "not exact, warned", "refused"
+# The way out that each refusal of ours names.
+WAYS_OUT = ("num_workers=0", "do not prepare the loader", "set ignore_data_skip=True")
 
 
 class Case(NamedTuple):
@@ -34,7 +36,7 @@ def outcome(case: Case, folder: Path) -> str:
         try:
             exact = case.check(folder)
         except (RuntimeError, TypeError, ValueError) as error:
-            return REFUSED if type(error).__module__ == "builtins" else repr(error)
+            return REFUSED if any(words in str(error) for words in WAYS_OUT) else repr(error)
     ours = [
         w for w in caught if "lost or repeated" in str(w.message) or "lacks it" in str(w.message)
     ]

@@ -1,0 +1,260 @@
+"""The callback and the data module, asked directly; what they come to is in the matrix."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import lightning_cases
+import pytest
+import torch
+from counting import CountingDataset
+from kinds import base, few
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import synthpix_torch.lightning
+from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with lightning_cases.quiet():
+        yield
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data module counts instead of rendering."""
+    monkeypatch.setattr(synthpix_torch.lightning, "SynthPixDataset", CountingDataset)
+
+
+class Module(lightning_cases.Module):
+    """Notes what it is tested on."""
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.validation_step(batch, index)
+
+    def on_test_epoch_start(self) -> None:
+        self.validated.append([])
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{"max_steps": 6, "num_sanity_val_steps": 0, **arguments},
+    )
+
+
+# The callback ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loader", lightning_cases.LOADERS)
+def test_the_state_is_saved_once_by_the_callback_alone(tmp_path: Path, loader: str) -> None:
+    dataset = CountingDataset(epoch_length=5)
+    save = lightning_cases.every_step(tmp_path)
+    trainer(tmp_path, save, ResumeCallback(dataset)).fit(
+        Module(), lightning_cases.LOADERS[loader](dataset)
+    )
+    for step in range(1, 7):
+        checkpoint = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
+        assert checkpoint["callbacks"].pop("ResumeCallback")["0"]["sampler"] == {"position": step}
+        assert "fingerprint" not in str(checkpoint)
+
+
+def test_the_state_of_a_loader_of_others_is_still_saved(tmp_path: Path) -> None:
+    dataset = CountingDataset()
+    others = StatefulDataLoader([torch.zeros(1)] * 9, batch_size=1)
+    save = lightning_cases.every_step(tmp_path)
+
+    class Both(Module):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return super().training_step(batch["ours"], index)
+
+    trainer(tmp_path, save, ResumeCallback(dataset), max_steps=2).fit(
+        Both(), {"ours": dataset, "others": others}
+    )
+    checkpoint = torch.load(tmp_path / "step=2.ckpt", weights_only=False)
+    assert "combined_loader" in checkpoint["loops"]["fit_loop"]["state_dict"]
+
+
+def test_a_callback_with_nothing_to_follow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no dataset to follow: ResumeCallback\(dataset\)"):
+        trainer(tmp_path, ResumeCallback()).fit(Module(), CountingDataset())
+
+
+def test_a_callback_that_follows_another_dataset_is_refused_at_the_first_step(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(RuntimeError, match="follows another dataset than the one trained on"),
+        pytest.warns(UserWarning, match="Lightning reads ahead"),
+    ):
+        trainer(tmp_path, ResumeCallback(CountingDataset())).fit(Module(), CountingDataset())
+
+
+def test_a_module_that_takes_batches_itself_is_refused(tmp_path: Path) -> None:
+    class Takes(Module):
+        def training_step(self, dataloader_iter: Any) -> torch.Tensor:  # type: ignore[override]
+            raise AssertionError
+
+    dataset = CountingDataset()
+    with (
+        pytest.raises(TypeError, match="takes batches from dataloader_iter"),
+        pytest.warns(UserWarning, match="`dataloader_iter` step flavor"),
+    ):
+        trainer(tmp_path, ResumeCallback(dataset)).fit(Takes(), dataset)
+
+
+def test_a_checkpoint_of_another_number_of_datasets_is_refused(tmp_path: Path) -> None:
+    dataset = CountingDataset()
+    save = lightning_cases.every_step(tmp_path)
+    trainer(tmp_path, save, ResumeCallback(dataset), max_steps=1).fit(Module(), dataset)
+    with pytest.raises(ValueError, match="states of 1 datasets, ResumeCallback follows 2"):
+        trainer(tmp_path, ResumeCallback(dataset, CountingDataset())).fit(
+            Module(), dataset, ckpt_path=tmp_path / "step=1.ckpt"
+        )
+
+
+def test_validation_and_test_from_a_checkpoint_leave_the_training_data_where_it_is(
+    tmp_path: Path,
+) -> None:
+    dataset = CountingDataset()
+    save = lightning_cases.every_step(tmp_path)
+    trainer(tmp_path, save, ResumeCallback(dataset), max_steps=3).fit(Module(), dataset)
+    dataset.seek(1)
+    module = Module()
+    trainer(tmp_path, ResumeCallback(dataset)).test(
+        module, dataset.window(0, 2), ckpt_path=tmp_path / "step=3.ckpt"
+    )
+    assert module.validated == [[0, 1]]
+    assert (dataset.position, dataset.tracking) == (1, False)
+
+
+def test_a_batch_that_on_train_batch_start_turns_down_is_delivered_by_the_next_epoch(
+    tmp_path: Path,
+) -> None:
+    class TurnsDown(Module):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if batch.number == 3 and self.current_epoch == 0 else None
+
+    dataset, module = CountingDataset(epoch_length=5), TurnsDown()
+    trainer(tmp_path, ResumeCallback(dataset), max_steps=8).fit(module, dataset)
+    assert module.seen == list(range(8))
+
+
+def test_an_interrupted_fit_leaves_the_dataset_at_the_first_batch_that_was_not_trained_on(
+    tmp_path: Path,
+) -> None:
+    dataset = CountingDataset()
+    with pytest.raises(lightning_cases.Crash):
+        trainer(tmp_path, ResumeCallback(dataset)).fit(
+            Module(crash_at=4), DataLoader(dataset, None)
+        )
+    assert (dataset.position, dataset.tracking) == (4, False)
+
+
+def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    dataset, module = CountingDataset(), Module()
+    for _ in range(2):
+        mine = trainer(tmp_path, ResumeCallback(dataset), max_steps=3, enable_checkpointing=False)
+        mine.fit(module, dataset)
+    assert module.seen == list(range(6))
+
+
+# The data module -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_data_module_trains_validates_and_tests_on_its_configurations(tmp_path: Path) -> None:
+    data = SynthPixDataModule(
+        base(**few),
+        val=base(seed=4),
+        test=base(seed=5, **few, loop=False, num_examples=13),
+        val_batches=3,
+        epoch_length=4,
+    )
+    module = Module()
+    mine = trainer(tmp_path, ResumeCallback(), max_steps=8)
+    mine.fit(module, datamodule=data)
+    assert module.seen == list(range(8))
+    assert module.validated == [[0, 1, 2]] * 2
+    mine.validate(module, datamodule=data)
+    mine.test(module, datamodule=data)
+    # Finite data is its own window.
+    assert module.validated[2:] == [[0, 1, 2], list(range(12))]
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("limit", [2, 0.5, 1.0])
+def test_validation_has_the_same_batches_each_time_under_limit_val_batches(
+    tmp_path: Path, limit: float
+) -> None:
+    data = SynthPixDataModule(base(**few), val=base(**few), val_batches=4, epoch_length=3)
+    module = Module()
+    trainer(tmp_path, ResumeCallback(), max_steps=9, limit_val_batches=limit).fit(
+        module, datamodule=data
+    )
+    assert module.validated == [list(range(2 if limit < 1 or limit == 2 else 4))] * 3
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_data_module_without_validation_trains(tmp_path: Path) -> None:
+    data, module = SynthPixDataModule(base(**few), epoch_length=3), Module()
+    # Lightning asks whether that is meant, because the module could validate.
+    with pytest.warns(UserWarning, match="Total length of `list` across ranks is zero"):
+        trainer(tmp_path, ResumeCallback()).fit(module, datamodule=data)
+    assert module.seen == list(range(6))
+    assert module.validated == []
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_number_of_batches_without_data_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}_batches=3 has no data: give {name} as well"):
+        SynthPixDataModule(base(), **{f"{name}_batches": 3})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [("fit", "train"), ("validate", "val"), ("test", "test")]
+)
+def test_a_stage_without_its_configuration_is_refused(stage: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"has no {name} configuration: give {name}"):
+        SynthPixDataModule().setup(stage)
+
+
+def test_a_window_on_endless_data_needs_a_number_of_batches() -> None:
+    data = SynthPixDataModule(base(), val=base())
+    data.setup("fit")
+    with pytest.raises(ValueError, match="The val data never ends: give val_batches"):
+        data.val_dataloader()
+
+
+# Without Lightning -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["lightning", "lightning_utilities"])
+def test_without_lightning_the_error_names_the_extra_and_a_broken_install_its_own(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    imported = builtins.__import__
+
+    def refuse(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.split(".")[0] == "lightning":
+            raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+        return imported(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.delitem(sys.modules, "synthpix_torch.lightning")
+    words = r"pip install 'synthpix_torch\[lightning\]'" if missing == "lightning" else missing
+    with pytest.raises(ModuleNotFoundError, match=words):
+        importlib.import_module("synthpix_torch.lightning")
