@@ -1,4 +1,10 @@
-"""Lightning Fabric saves the dataset by name: python examples/train_fabric.py [--resume]."""
+"""Lightning Fabric saves the dataset by name, on one process or several (DDP).
+
+python examples/train_fabric.py [--resume]
+torchrun --nproc-per-node 2 examples/train_fabric.py [--resume]
+"""
+
+import os
 
 import piv
 from lightning.fabric import Fabric
@@ -7,11 +13,11 @@ from lightning.fabric import Fabric
 def main() -> None:
     """Train."""
     options = piv.arguments("fabric")
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator="cpu", devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     fabric.launch()
     net, optimizer = fabric.setup(*piv.model())
     journal = piv.Journal(options.folder, fabric.global_rank)
-    path = options.folder / "last.ckpt"
+    path, unfinished = options.folder / "last.ckpt", options.folder / "unfinished.ckpt"
     # The dataset needs no setup_dataloaders(): its batches are on the device already.
     with piv.data(options) as dataset:
         state = {"net": net, "optimizer": optimizer, "data": dataset, "step": 0}
@@ -25,7 +31,9 @@ def main() -> None:
             state["step"] += 1
             journal.note(state["step"], batch, loss, net)
             if state["step"] % options.save_every == 0:
-                piv.replace(path, lambda file: fabric.save(file, state))
+                fabric.save(unfinished, state)
+                if fabric.is_global_zero:
+                    unfinished.replace(path)
             if state["step"] >= options.steps:
                 break
 
