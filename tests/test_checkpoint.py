@@ -180,7 +180,11 @@ def test_whatever_torch_reads_with_weights_only_comes_back(tmp_path: Path, value
         assert type(thing.value) is type(value)
 
 
-@pytest.mark.parametrize("value", [np.ones(2), np.float64(1), {"deep": [object()]}, print], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [np.ones(2), np.float64(1), {"deep": [object()]}, print],
+    ids=["array", "number of NumPy", "object", "function"],
+)
 def test_what_torch_would_not_read_again_is_refused_by_name_before_it_is_saved(
     tmp_path: Path, value: Any
 ) -> None:
