@@ -1,0 +1,170 @@
+"""What grows with batch, image and data, and what does not: python -m benchmarks.growth.
+
+Each point is a process of its own, of this package and of synthpix in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.pipelines import kinematic
+from benchmarks.report import RESULTS, table, write
+
+BATCHES = (1, 4, 16, 64, 256)
+IMAGES = (64, 128, 256, 512, 1024)
+FILES = (10, 100, 1000, 10_000)
+LEAST_BATCHES, LEAST_SECONDS = 3, 1.5
+
+
+class Point(NamedTuple):
+    """What was measured in one process.
+
+    Attributes:
+        open: Seconds to build the dataset or the sampler.
+        first: Seconds from there to the first batch, compilation included.
+        pair: Milliseconds for a pair of a later batch, the median.
+        state: Bytes of the state as JSON; 0 for synthpix.
+        memory: Peak of resident memory in MiB.
+    """
+
+    open: float
+    first: float
+    pair: float
+    state: int
+    memory: float
+
+
+def measure(whose: str, config: dict[str, Any]) -> Point:
+    """Measure one point in this process."""
+    import resource
+
+    state: Callable[[], dict[str, Any]] = dict
+    begin = time.perf_counter()
+    if whose == "ours":
+        from synthpix_torch import SynthPixDataset
+
+        dataset = SynthPixDataset(config)
+        state = dataset.state_dict
+        source: Iterator[Any] = iter(dataset)
+    else:
+        import jax
+
+        from benchmarks.pipelines import sampler
+
+        made = sampler(config)
+        source = (jax.block_until_ready(next(made).images1) for _ in iter(int, 1))
+    opened = time.perf_counter()
+    next(source)
+    first = time.perf_counter()
+    seconds: list[float] = []
+    while len(seconds) < LEAST_BATCHES or sum(seconds) < LEAST_SECONDS:
+        turn = time.perf_counter()
+        next(source)
+        seconds.append(time.perf_counter() - turn)
+    return Point(
+        open=opened - begin,
+        first=first - opened,
+        pair=float(np.median(seconds)) / config["batch_size"] * 1000,
+        state=len(json.dumps(state())),
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def in_a_process(whose: str, config: dict[str, Any]) -> Point:
+    """Measure one point in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.growth", whose, json.dumps(config)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Point(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def of_files(folder: Path, count: int) -> dict[str, Any]:
+    """A configuration that reads this many files."""
+    folder.mkdir()
+    field = np.random.default_rng(0).uniform(-2, 2, (80, 80, 2)).astype(np.float32)
+    for number in range(count):
+        np.save(folder / f"flow_{number}.npy", field)
+    return kinematic(64, scheduler_class=".npy", file_list=[str(folder)], batch_size=8)
+
+
+def axes(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """The configurations of all points, by what grows and how far."""
+    return {
+        "batch size, images of 64 px": {
+            size: kinematic(
+                64, batch_size=size, flow_fields_per_batch=size, batches_per_flow_batch=4
+            )
+            for size in BATCHES
+        },
+        "image in px, batches of 4": {
+            size: kinematic(size, batch_size=4, flow_fields_per_batch=4, batches_per_flow_batch=4)
+            for size in IMAGES
+        },
+        "files, batches of 8 of 64 px": {
+            count: of_files(folder / str(count), count) for count in FILES
+        },
+    }
+
+
+def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
+    """Milliseconds per pair along each axis."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(found), figsize=(11, 3.2), layout="constrained")
+    for panel, (axis, points) in zip(panels, found.items(), strict=True):
+        for whose in ("synthpix", "ours"):
+            panel.loglog(list(points), [pair[whose].pair for pair in points.values()], "o-")
+        panel.set_xlabel(axis)
+        panel.set_ylabel("ms per pair")
+        panel.grid(alpha=0.3)
+    panels[0].legend(["synthpix", "ours"])
+    figure.savefig(path)
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
+        return
+    found: dict[str, dict[int, dict[str, Point]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for axis, configs in axes(Path(folder)).items():
+            found[axis] = {
+                size: {whose: in_a_process(whose, config) for whose in ("synthpix", "ours")}
+                for size, config in configs.items()
+            }
+    body = ""
+    for axis, points in found.items():
+        rows = []
+        for size, pair in points.items():
+            theirs, ours = pair["synthpix"], pair["ours"]
+            rows.append(
+                [
+                    size,
+                    *(f"{theirs.pair:.3g}", f"{ours.pair:.3g}", f"{theirs.pair / ours.pair:.1f}"),
+                    *(f"{theirs.open:.2f}", f"{ours.open:.2f}"),
+                    *(f"{theirs.first:.1f}", f"{ours.first:.1f}"),
+                    *(f"{theirs.memory:.0f}", f"{ours.memory:.0f}", ours.state),
+                ]
+            )
+        head = [axis, "synthpix, ms per pair", "ours", "ratio", "synthpix, s to open", "ours"]
+        head += ["synthpix, s to the first batch", "ours", "synthpix, MiB", "ours", "state, bytes"]
+        body += table(head, rows) + "\n\n"
+    page = write("growth", "Growth", body + "![Milliseconds per pair](growth.svg)")
+    picture = page.with_suffix(".svg")
+    page.write_text(page.read_text().replace("growth.svg", picture.name))
+    plot(found, RESULTS / picture.name)
+
+
+if __name__ == "__main__":
+    main()
