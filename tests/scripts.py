@@ -29,7 +29,8 @@ _SERVER.set_forkserver_preload(
         "torchdata.stateful_dataloader",
         "accelerate",
         "transformers",
-        "scripts",
+        "synthpix_torch",
+        "torch._dynamo",
     ]
 )
 
