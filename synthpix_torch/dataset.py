@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
-from synthpix_torch.bridge import Bridge
+from synthpix_torch.bridge import Bridge, collect
 from synthpix_torch.callers import check_caller
 from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_config, short
 from synthpix_torch.device import choose_device
@@ -324,11 +324,12 @@ class SynthPixDataset(IterableDataset[Any]):
         return torch.device("cuda", self._device.local_hardware_id)
 
     def close(self) -> None:
-        """Stop reading ahead. A later pass goes on at `position`."""
+        """Stop reading ahead and let go of batches that were dropped; `position` stays."""
         self._live = None
         if self._run is not None:
             self._run.close()
             self._run = None
+        collect()
 
     def __enter__(self) -> SynthPixDataset:
         return self
