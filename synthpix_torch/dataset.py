@@ -25,6 +25,7 @@ from synthpix_torch.order import Order
 from synthpix_torch.pipeline import Made, Pipeline, Run
 from synthpix_torch.render import Appearance, Renderer
 from synthpix_torch.sources import FlowFieldSource, Records
+from synthpix_torch.versions import warn_of_problems
 
 logger = logging.getLogger("synthpix_torch")
 
@@ -125,6 +126,8 @@ class SynthPixDataset(IterableDataset[Any]):
         flows = Flows(self._config, records)
         self._order = _order(self._config, flows, records, streams)
         self._device = choose_device(device, self._config["device_ids"])
+        if self._device.platform != "cpu":
+            warn_of_problems(renderer=renderer)
         appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
         assert records.shape is not None
         self._pipeline = Pipeline(
