@@ -118,7 +118,8 @@ class Bridge:
         return len(self._leases) + sum(len(freed.arrays) for freed in self._freed)
 
     def _collect(self) -> None:
-        leases, freed = [], []
+        leases: list[_Lease] = []
+        freed: list[_Lease] = []
         for lease in self._leases:
             (freed if lease.storage.expired() else leases).append(lease)
         self._leases = leases

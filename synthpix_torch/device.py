@@ -54,7 +54,7 @@ def choose_device(
     _prepare_jax_for_cuda(index, warn=not cpu_wanted)
     if cpu_wanted:
         return jax.devices("cpu")[0]
-    platforms = jax.config.jax_platforms
+    platforms = jax.config.values["jax_platforms"]
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         if wanted is not None:
             raise RuntimeError(

@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -261,7 +262,7 @@ def test_the_host_leaves_the_device_a_step_of_work_when_it_waits(
         batch = give(bridge)
         # The kernels of the step before are still queued.
         assert done == list(range(max(0, step - 1))) or not cuda.waits
-        cuda.current_stream().launch(lambda step=step: done.append(step))
+        cuda.current_stream().launch(partial(done.append, step))
         del batch
     assert cuda.waits > 90
 
@@ -273,7 +274,7 @@ def test_two_bridges_in_turns_do_not_empty_the_device(cuda: Cuda) -> None:
     for step in range(100):
         for i, bridge in enumerate(bridges):
             batches[i] = give(bridge)
-        cuda.current_stream().launch(lambda step=step: done.append(step))
+        cuda.current_stream().launch(partial(done.append, step))
         assert step == 0 or step - 1 not in done
 
 

@@ -44,7 +44,7 @@ def test_the_matrix_products_of_kinematic_fields_are_not_tuned(
     assert "stablehlo.dot_general" in programs["generate"]
     assert "stablehlo.dot_general" not in programs["step"]
     jit = Mock(wraps=jax.jit)
-    monkeypatch.setattr(render.jax, "jit", jit)
+    monkeypatch.setattr(jax, "jit", jit)
     SynthPixDataset(base(scheduler_class="kinematic-device"))
     (options,) = [
         call.kwargs

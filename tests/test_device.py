@@ -163,7 +163,7 @@ def test_a_plugin_that_does_not_start_shows_its_own_error(
 
 @pytest.fixture
 def kept_off_the_gpu() -> Iterator[None]:
-    before = jax.config.jax_platforms
+    before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "cpu")
     yield
     jax.config.update("jax_platforms", before)
