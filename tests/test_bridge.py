@@ -219,6 +219,21 @@ def test_a_side_stream_that_nobody_waits_for_is_not_covered(bridge: Bridge, cuda
     assert corrupted_reads(bridge, cuda, used) > 0
 
 
+def test_a_batch_may_be_kept_until_a_side_stream_has_used_it(bridge: Bridge, cuda: Cuda) -> None:
+    kept: deque[tuple[Any, torch.Tensor]] = deque()
+
+    def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+        for work in (*[lambda: None] * 3, kernel):
+            cuda.side.launch(work)
+        event = cuda.Event()
+        event.record(cuda.side)
+        kept.append((event, tensor))
+        while kept and kept[0][0].query():
+            kept.popleft()
+
+    assert corrupted_reads(bridge, cuda, used) == 0
+
+
 def give(bridge: Bridge, count: int = 3) -> list[torch.Tensor]:
     """A batch of `count` tensors."""
     bridge.release()

@@ -222,6 +222,7 @@ def waits(work: Callable[[], Any], folder: Path) -> Counter[str]:
     return Counter({name: count for name, count in calls.items() if "Sync" in name})
 
 
+@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler")
 def test_the_host_waits_for_nothing_while_the_device_keeps_up(tmp_path: Path) -> None:
     total = torch.zeros((), device="cuda")
     with SynthPixDataset(base(batches_per_flow_batch=10**6)) as dataset:
@@ -238,6 +239,7 @@ def test_the_host_waits_for_nothing_while_the_device_keeps_up(tmp_path: Path) ->
     assert counted.total() < 5, counted
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_nothing_in_a_step_makes_torch_synchronise() -> None:
     with SynthPixDataset(base(**few)) as dataset:
         batches = iter(dataset)
@@ -281,7 +283,7 @@ with SynthPixDataset(base(**few, **json.loads(sys.argv[1]))) as dataset:
 def finished(process: subprocess.Popen[str]) -> list[str]:
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0
-    return list(json.loads(output))
+    return list(json.loads(output.splitlines()[-1]))
 
 
 @pytest.mark.parametrize("scheduler", ["kinematic", "kinematic-device"])
