@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-from cuda import Cuda
 from kinds import KINDS
+from standin import Cuda
 
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.bridge import Bridge, collect
