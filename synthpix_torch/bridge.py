@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import jax
 import numpy as np
@@ -15,26 +14,30 @@ import torch.utils.dlpack
 from jaxtyping import Shaped
 from torch.multiprocessing.reductions import StorageWeakRef
 
+MOST_WAITING: Final = 1
+"""Batches that torch holds no more and that wait for its kernels, before the host waits.
+
+The host then is at most one step ahead of torch when it asks for a batch, and never more than two
+batches are kept that torch has finished with: one waits here, one was dropped since the last call.
+"""
+
 _NOT_IN_DLPACK = ("int2", "int4", "uint2", "uint4")
 
 
-class Event(Protocol):
-    """The part of torch.cuda.Event that tells whether work queued before it is done."""
-
-    def query(self) -> bool:
-        """Whether the work is done."""
-
-    def synchronize(self) -> None:
-        """Wait until the work is done."""
-
-
 class _Lease(NamedTuple):
-    """Memory that torch may still use."""
+    """An array whose memory a tensor shares."""
 
     storage: StorageWeakRef
-    owner: Any
+    array: Any
     device: torch.device
-    streams: tuple[torch.cuda.Stream, ...]
+    stream: Any
+
+
+class _Freed(NamedTuple):
+    """Arrays whose tensors are gone, and events behind the work that may still use them."""
+
+    events: list[Any]
+    arrays: list[Any]
 
 
 class Bridge:
@@ -42,33 +45,25 @@ class Bridge:
 
     DLPack makes torch wait for JAX, but nothing makes JAX wait for torch: once the last tensor on a
     block is gone, JAX may give the block to its next computation while kernels that torch has
-    queued still read it. So the bridge holds each array of a GPU until torch has freed the storage,
-    and then until an event recorded behind the work queued by then has passed. On a CPU torch
-    computes before it returns, so nothing is held.
+    queued still read it. So the bridge leases the memory of a GPU: it keeps the array until torch
+    has freed the storage, and then until events behind the work queued by then have passed. They
+    are recorded on the stream that was current when the array was handed over, on the current one
+    and on the default one. On a CPU torch computes before it returns, so nothing is kept.
 
-    Call `release` once for each batch, so that what torch has finished with is let go.
+    A bridge lives on while torch has memory from it, whoever made it is gone or not. Call `release`
+    before the arrays of each batch are handed over.
     """
 
-    def __init__(
-        self,
-        *,
-        max_pending: int = 16,
-        record: Callable[[torch.device, tuple[torch.cuda.Stream, ...]], Sequence[Event]]
-        | None = None,
-    ) -> None:
+    def __init__(self, *, cuda: Any = None) -> None:
         """Make a bridge.
 
         Args:
-            max_pending: Freed arrays that may wait for torch's kernels at a time. Beyond that the
-                host waits for the oldest, so that memory stays bounded.
-            record: Records events behind the work queued on a device, to be replaced in tests.
+            cuda: Stands in for `torch.cuda` in tests, which lease the memory of a CPU with it.
         """
+        self._cuda = cuda or torch.cuda
+        self._everything_leased = cuda is not None
         self._leases: list[_Lease] = []
-        self._pending: deque[tuple[Sequence[Event], Any]] = deque()
-        self._max_pending = max_pending
-        self._record = record or _record_cuda
-        self._leases_needed = record is not None
-        self._lock = threading.RLock()
+        self._freed: deque[_Freed] = deque()
 
     def to_torch(self, x: Shaped[jax.Array, "..."]) -> Shaped[torch.Tensor, "..."]:
         """View a JAX array as a torch tensor on the same device.
@@ -80,8 +75,8 @@ class Bridge:
             x: Committed to a single device; any dtype that DLPack can carry.
 
         Returns:
-            Same shape, dtype and device as `x`. On a GPU torch's current stream waits for JAX; to
-            use the tensor on another stream, let that stream wait for the current one first.
+            Same shape, dtype and device as `x`. On a GPU torch's current stream waits for JAX, the
+            host does not.
 
         Raises:
             ValueError: `x` is spread over several devices.
@@ -89,38 +84,75 @@ class Bridge:
         """
         _check(x)
         tensor = torch.utils.dlpack.from_dlpack(x)
-        if self._leases_needed or tensor.is_cuda:
-            streams = (torch.cuda.current_stream(tensor.device),) if tensor.is_cuda else ()
-            with self._lock:
-                self._leases.append(
-                    _Lease(StorageWeakRef(tensor.untyped_storage()), x, tensor.device, streams)
-                )
+        if self._everything_leased or tensor.is_cuda:
+            stream = self._cuda.current_stream(tensor.device)
+            storage = StorageWeakRef(tensor.untyped_storage())
+            with _LOCK:
+                self._leases.append(_Lease(storage, x, tensor.device, stream))
+                _LENDERS.add(self)
         return tensor
 
     def release(self) -> None:
-        """Let go of the arrays that torch has finished with."""
-        with self._lock:
-            if not self._leases and not self._pending:
-                return
-            held = []
-            for lease in self._leases:
-                if lease.storage.expired():
-                    events = self._record(lease.device, lease.streams)
-                    self._pending.append((events, lease.owner))
-                else:
-                    held.append(lease)
-            self._leases = held
-            while self._pending and all(event.query() for event in self._pending[0][0]):
-                self._pending.popleft()
-            while len(self._pending) > self._max_pending:
-                for event in self._pending[0][0]:
+        """Give back to JAX what torch has finished with, in this and in all other bridges.
+
+        Waits for torch only if it has fallen so far behind that the device would fill up.
+
+        Raises:
+            RuntimeError: A CUDA graph is being captured, which JAX's work would spoil.
+        """
+        if self._cuda.is_initialized() and self._cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "A batch cannot be made while a CUDA graph is captured: copy a batch into memory "
+                "of the graph's own first (static = batch.images.clone()) and capture its use."
+            )
+        collect()
+        with _LOCK:
+            while len(self._freed) > MOST_WAITING:
+                for event in self._freed[0].events:
                     event.synchronize()
-                self._pending.popleft()
+                self._freed.popleft()
 
     @property
     def held(self) -> int:
         """Number of arrays that torch may still use."""
-        return len(self._leases) + len(self._pending)
+        return len(self._leases) + sum(len(freed.arrays) for freed in self._freed)
+
+    def _collect(self) -> None:
+        leases: list[_Lease] = []
+        freed: list[_Lease] = []
+        for lease in self._leases:
+            (freed if lease.storage.expired() else leases).append(lease)
+        self._leases = leases
+        if freed:
+            self._freed.append(_Freed(self._record(freed), [lease.array for lease in freed]))
+        while self._freed and all(event.query() for event in self._freed[0].events):
+            self._freed.popleft()
+        if not self.held:
+            _LENDERS.discard(self)
+
+    def _record(self, freed: list[_Lease]) -> list[Any]:
+        """Events behind the work that is queued on the streams that may use freed memory."""
+        streams = {lease.stream for lease in freed}
+        for device in {lease.device for lease in freed}:
+            streams |= {self._cuda.current_stream(device), self._cuda.default_stream(device)}
+        events = []
+        for stream in streams:
+            # Blocking: a host that has to wait leaves its core to the threads that read.
+            event = self._cuda.Event(blocking=True)
+            event.record(stream)
+            events.append(event)
+        return events
+
+
+_LENDERS: Final[set[Bridge]] = set()
+_LOCK: Final = threading.RLock()
+
+
+def collect() -> None:
+    """Give back to JAX what torch has finished with, without waiting for it."""
+    with _LOCK:
+        for bridge in tuple(_LENDERS):
+            bridge._collect()
 
 
 def _check(x: jax.Array) -> None:
@@ -141,15 +173,3 @@ def _check_dtype(dtype: Any) -> None:
             f"torch has no dtype for {dtype.name}: convert the array first, for example "
             "with x.astype('float32')."
         )
-
-
-def _record_cuda(
-    device: torch.device, streams: tuple[torch.cuda.Stream, ...]
-) -> list[torch.cuda.Event]:
-    """Events behind all work queued so far on the streams that are likely to use the memory."""
-    events = []
-    for stream in {*streams, torch.cuda.current_stream(device)}:
-        event = torch.cuda.Event()
-        event.record(stream)
-        events.append(event)
-    return events

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
-from synthpix_torch.bridge import Bridge
+from synthpix_torch.bridge import Bridge, collect
 from synthpix_torch.callers import check_caller
 from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_config, short
 from synthpix_torch.device import choose_device
@@ -25,6 +25,7 @@ from synthpix_torch.order import Order
 from synthpix_torch.pipeline import Made, Pipeline, Run
 from synthpix_torch.render import Appearance, Renderer
 from synthpix_torch.sources import FlowFieldSource, Records
+from synthpix_torch.versions import warn_of_problems
 
 logger = logging.getLogger("synthpix_torch")
 
@@ -129,6 +130,8 @@ class SynthPixDataset(IterableDataset[Any]):
         flows = Flows(self._config, records)
         self._order = _order(self._config, flows, records, streams)
         self._device = choose_device(device, self._config["device_ids"])
+        if self._device.platform != "cpu":
+            warn_of_problems(renderer=renderer)
         appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
         assert records.shape is not None
         self._pipeline = Pipeline(
@@ -359,11 +362,12 @@ class SynthPixDataset(IterableDataset[Any]):
         return torch.device("cuda", self._device.local_hardware_id)
 
     def close(self) -> None:
-        """Stop reading ahead. A later pass goes on at `position`."""
+        """Stop reading ahead and let go of batches that were dropped; `position` stays."""
         self._live = None
         if self._run is not None:
             self._run.close()
             self._run = None
+        collect()
 
     def __enter__(self) -> SynthPixDataset:
         return self

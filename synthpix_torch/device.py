@@ -9,6 +9,8 @@ import jax
 import torch
 from jax._src import xla_bridge
 
+from synthpix_torch.versions import CUDA_MAJORS, installed
+
 MEMORY_SETTINGS = (
     "XLA_PYTHON_CLIENT_PREALLOCATE",
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
@@ -33,7 +35,7 @@ def choose_device(
 
     Raises:
         ValueError: There is no such device.
-        RuntimeError: A GPU was asked for, and JAX cannot use it.
+        RuntimeError: A GPU was asked for, and JAX or torch cannot use it.
     """
     if device is not None and str(device).partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', not {str(device)!r}.")
@@ -43,18 +45,30 @@ def choose_device(
             f"device={str(wanted)!r} needs a torch with CUDA and a GPU: install one, "
             "or use device='cpu'."
         )
-    if not torch.cuda.is_available() or (wanted is not None and wanted.type == "cpu"):
-        return _numbered(jax.devices("cpu"), device_ids[0] if device_ids and not wanted else 0)
+    cpu_wanted = wanted is not None and wanted.type == "cpu"
+    number_on_cpu = device_ids[0] if device_ids and not wanted else 0
+    if not torch.cuda.is_available():
+        return _numbered(jax.devices("cpu"), number_on_cpu)
     index = _cuda_index(wanted, device_ids)
-    _prepare_jax_for_cuda(index)
+    # For the CPU too: JAX starts on every GPU that it can find, whatever is asked of it.
+    _prepare_jax_for_cuda(index, warn=not cpu_wanted)
+    if cpu_wanted:
+        return jax.devices("cpu")[0]
+    platforms = jax.config.values["jax_platforms"]
+    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+        if wanted is not None:
+            raise RuntimeError(
+                f"JAX_PLATFORMS={platforms} keeps JAX off the GPU: leave it out for "
+                f"device={str(wanted)!r}, or use device='cpu'."
+            )
+        return jax.devices("cpu")[0]
     try:
         gpus = jax.devices("cuda")
     except RuntimeError as error:
-        major = (torch.version.cuda or "13").partition(".")[0]
-        advice = f"JAX has no CUDA: install synthpix_torch[cuda{major}], as torch has CUDA {major}"
+        reason = _why_jax_has_no_gpu(error)
         if wanted is not None:
-            raise RuntimeError(f"{advice}, or use device='cpu'.") from error
-        warnings.warn(f"{advice}. Batches are made on the CPU until then.", stacklevel=3)
+            raise RuntimeError(f"{reason}, or use device='cpu'.") from error
+        warnings.warn(f"{reason}. Batches are made on the CPU until then.", stacklevel=3)
         return jax.devices("cpu")[0]
     for gpu in gpus:
         if gpu.local_hardware_id == index:
@@ -63,6 +77,14 @@ def choose_device(
         f"JAX has started without GPU {index}: build the dataset before anything else uses JAX, "
         f"or let jax_cuda_visible_devices name {index}."
     )
+
+
+def _why_jax_has_no_gpu(error: RuntimeError) -> str:
+    found = installed()
+    if found.jax_cuda:
+        return f"JAX's CUDA does not start ({error}): repair it"
+    major = found.torch_cuda or max(CUDA_MAJORS)
+    return f"JAX has no CUDA: install synthpix_torch[cuda{major}], as torch has CUDA {major}"
 
 
 def _numbered(devices: list[jax.Device], number: int) -> jax.Device:
@@ -80,22 +102,23 @@ def _cuda_index(wanted: torch.device | None, device_ids: tuple[int, ...]) -> int
     elif wanted is None and device_ids:
         index = device_ids[0]
     else:
-        # Under torchrun the process often has not chosen its GPU yet.
-        local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
-        index = local_rank % torch.cuda.device_count()
+        index = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        if index == 0:
+            # Under torchrun the process often has not chosen its GPU yet.
+            index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     if index >= torch.cuda.device_count():
         raise ValueError(f"There is no GPU {index}, torch sees {torch.cuda.device_count()}.")
     return index
 
 
-def _prepare_jax_for_cuda(index: int) -> None:
+def _prepare_jax_for_cuda(index: int, *, warn: bool) -> None:
     chosen = any(name in os.environ for name in MEMORY_SETTINGS)
     if not xla_bridge.backends_are_initialized():
         if not chosen:
             os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         if jax.config.values["jax_cuda_visible_devices"] == "all":
             jax.config.update("jax_cuda_visible_devices", str(index))
-    elif not chosen and xla_bridge.backends().keys() & {"cuda", "gpu"}:
+    elif warn and not chosen and xla_bridge.backends().keys() & {"cuda", "gpu"}:
         warnings.warn(
             "JAX has started and taken most of the GPU's memory, which torch cannot use: build the "
             "dataset before anything else uses JAX, or set XLA_PYTHON_CLIENT_PREALLOCATE=false.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from synthpix_torch.flows import FlowBatch
 from synthpix_torch.geometry import Geometry, geometry
 from synthpix_torch.kinematic import kinematic_fields
 from synthpix_torch.particles import render_pairs
+
+NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
+"""For what holds matrix products: XLA would choose among them by time, and with them the bits."""
 
 
 class Appearance(NamedTuple):
@@ -100,7 +103,9 @@ class Renderer:
             place = geometry(config, flow_field_shape, device)
             self._adapt = jax.jit(partial(_adapt, config=config, place=place))
             render = partial(_RENDERERS[appearance.renderer], config=config, place=place)
-            self._generate = jax.jit(partial(_generate, config=config, place=place))
+            self._generate = jax.jit(
+                partial(_generate, config=config, place=place), compiler_options=NOT_TUNED
+            )
         self._step = jax.jit(
             partial(
                 _step,

@@ -2,47 +2,37 @@
 
 import gc
 import os
+import random
 import subprocess
 import sys
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import pytest
 import torch
 from kinds import KINDS
+from standin import Cuda
 
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.bridge import Bridge
+from synthpix_torch.bridge import Bridge, collect
 
-
-class StandIn:
-    """An event that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.passed = False
-        self.waited = False
-
-    def query(self) -> bool:
-        return self.passed
-
-    def synchronize(self) -> None:
-        self.waited = self.passed = True
+Kernel: TypeAlias = Callable[[], object]
 
 
 @pytest.fixture
-def events() -> list[StandIn]:
-    return []
+def cuda() -> Cuda:
+    return Cuda()
 
 
 @pytest.fixture
-def bridge(events: list[StandIn]) -> Bridge:
-    def record(*_: Any) -> list[StandIn]:
-        events.append(StandIn())
-        return events[-1:]
-
-    return Bridge(max_pending=2, record=record)
+def bridge(cuda: Cuda) -> Bridge:
+    return Bridge(cuda=cuda)
 
 
 def test_a_tensor_has_the_memory_of_its_array() -> None:
@@ -66,8 +56,7 @@ def test_no_array_of_a_batch_is_copied(
     monkeypatch.setattr(Bridge, "to_torch", to_torch)
     with SynthPixDataset(KINDS[kind](data), layout=layout) as dataset:
         made = dataset.batch_at(0)
-        tensors = [leaf for leaf in jax.tree.leaves(tuple(made)) if isinstance(leaf, torch.Tensor)]
-        assert sorted(tensor.data_ptr() for tensor in tensors) == sorted(pointers)
+        assert sorted(tensor.data_ptr() for tensor in tensors(made)) == sorted(pointers)
         assert len(set(pointers)) == len(pointers)
 
 
@@ -79,14 +68,18 @@ def test_the_images_of_a_pair_are_views(data: Path) -> None:
     assert made.images2.data_ptr() == made.images[:, 1].data_ptr()
 
 
-def test_an_array_is_held_until_torch_has_freed_it(bridge: Bridge, events: list[StandIn]) -> None:
+def test_an_array_is_held_until_torch_has_freed_it_and_done_its_work(
+    bridge: Bridge, cuda: Cuda
+) -> None:
     tensor = bridge.to_torch(jnp.zeros(8))
     bridge.release()
-    assert (bridge.held, len(events)) == (1, 0)
+    cuda.synchronize()
+    bridge.release()
+    assert bridge.held == 1
     del tensor
     bridge.release()
-    assert (bridge.held, len(events)) == (1, 1)
-    events[0].passed = True
+    assert bridge.held == 1
+    cuda.synchronize()
     bridge.release()
     assert bridge.held == 0
 
@@ -102,42 +95,253 @@ def test_an_array_is_held_until_torch_has_freed_it(bridge: Bridge, events: list[
         lambda tensor: tensor.detach().reshape(2, 4).mT,
     ],
 )
-def test_whatever_shares_the_memory_holds_the_array(bridge: Bridge, keep: Any) -> None:
+def test_whatever_shares_the_memory_holds_the_array(bridge: Bridge, cuda: Cuda, keep: Any) -> None:
     kept = keep(bridge.to_torch(jnp.zeros(8)))
     gc.collect()
-    bridge.release()
-    assert not bridge._pending
+    settle(bridge, cuda)
+    assert bridge.held == 1
     del kept
     gc.collect()
+    settle(bridge, cuda)
+    assert bridge.held == 0
+
+
+def settle(bridge: Bridge, cuda: Cuda) -> None:
     bridge.release()
-    assert len(bridge._pending) == 1
+    cuda.synchronize()
+    bridge.release()
 
 
-def test_freed_arrays_wait_in_order_and_within_bounds(
-    bridge: Bridge, events: list[StandIn]
+BLOCK = 4096
+make = jax.jit(lambda value: jnp.full(BLOCK, value, jnp.int32))
+
+
+def corrupted_reads(
+    bridge: Bridge | None, cuda: Cuda, use: Callable[[Cuda, torch.Tensor, Kernel], Any]
+) -> int:
+    """How many late kernels find another batch than theirs in the memory that they read.
+
+    JAX really reuses the memory of a CPU here, only torch's kernels are late: each looks up
+    which batch JAX has put last where it reads.
+    """
+    holds: dict[int, int] = {}
+    kept: deque[Any] = deque()
+    wrong = 0
+    rng = random.Random(0)
+
+    def kernel(place: int, number: int) -> Kernel:
+        def read() -> None:
+            nonlocal wrong
+            wrong += holds[place] != number
+
+        return read
+
+    for number in range(10_000):
+        if bridge is not None:
+            bridge.release()
+        array = make(number)
+        place = array.unsafe_buffer_pointer()
+        holds[place] = number
+        tensor = torch.utils.dlpack.from_dlpack(array) if bridge is None else bridge.to_torch(array)
+        del array
+        kept.append(use(cuda, tensor, kernel(place, number)))
+        del tensor
+        while len(kept) > rng.randrange(4):
+            kept.popleft()
+        for _ in range(rng.randrange(6)):
+            cuda.step()
+    cuda.synchronize()
+    return wrong
+
+
+def on_the_current_stream(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+    cuda.current_stream().launch(kernel)
+
+
+def through_a_view_that_is_kept(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    cuda.current_stream().launch(kernel)
+    return tensor.view(2, -1)[1:].T
+
+
+def on_a_side_stream_that_is_waited_for(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+    cuda.side.wait_stream(cuda.current_stream())
+    with cuda.stream(cuda.side):
+        cuda.current_stream().launch(kernel)
+    cuda.current_stream().wait_stream(cuda.side)
+
+
+USES = [on_the_current_stream, through_a_view_that_is_kept, on_a_side_stream_that_is_waited_for]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_late_kernels_read_what_they_were_given(bridge: Bridge, cuda: Cuda, use: Any) -> None:
+    assert corrupted_reads(bridge, cuda, use) == 0
+
+
+@pytest.mark.parametrize("use", USES)
+def test_without_leases_late_kernels_read_what_came_later(cuda: Cuda, use: Any) -> None:
+    assert corrupted_reads(None, cuda, use) > 0
+
+
+def test_a_batch_fetched_on_a_side_stream_may_be_used_on_the_default_one(
+    bridge: Bridge, cuda: Cuda
 ) -> None:
-    for _ in range(3):
-        bridge.to_torch(jnp.zeros(8))
-        bridge.release()
-    assert [event.waited for event in events] == [True, False, False]
-    assert bridge.held == 2
-    events[2].passed = True
+    def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+        cuda.default.wait_stream(cuda.side)
+        cuda.default.launch(kernel)
+
+    with cuda.stream(cuda.side):
+        assert corrupted_reads(bridge, cuda, used) == 0
+
+
+def test_a_batch_may_be_used_on_the_stream_that_it_was_handed_to(
+    bridge: Bridge, cuda: Cuda
+) -> None:
+    with cuda.stream(cuda.side):
+        tensor = bridge.to_torch(make(0))
+        for _ in range(3):
+            cuda.current_stream().launch(lambda: None)
+    del tensor
     bridge.release()
-    assert bridge.held == 2
-    events[1].passed = True
+    cuda.step()
+    bridge.release()
+    assert bridge.held == 1
+    cuda.synchronize()
     bridge.release()
     assert bridge.held == 0
 
 
-def test_an_owner_outlives_its_tensor_until_the_event_has_passed(
-    bridge: Bridge, events: list[StandIn]
-) -> None:
-    x = jnp.zeros(8)
-    owner = id(x)
-    tensor = bridge.to_torch(x)
-    del x, tensor
+def test_a_side_stream_that_nobody_waits_for_is_not_covered(bridge: Bridge, cuda: Cuda) -> None:
+    def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+        for work in (*[lambda: None] * 3, kernel):
+            cuda.side.launch(work)
+
+    assert corrupted_reads(bridge, cuda, used) > 0
+
+
+def test_a_batch_may_be_kept_until_a_side_stream_has_used_it(bridge: Bridge, cuda: Cuda) -> None:
+    kept: deque[tuple[Any, torch.Tensor]] = deque()
+
+    def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
+        for work in (*[lambda: None] * 3, kernel):
+            cuda.side.launch(work)
+        event = cuda.Event()
+        event.record(cuda.side)
+        kept.append((event, tensor))
+        while kept and kept[0][0].query():
+            kept.popleft()
+
+    assert corrupted_reads(bridge, cuda, used) == 0
+
+
+def give(bridge: Bridge, count: int = 3) -> list[torch.Tensor]:
+    """A batch of `count` tensors."""
     bridge.release()
-    assert id(bridge._pending[0][1]) == owner
+    return [bridge.to_torch(jnp.zeros(8)) for _ in range(count)]
+
+
+def test_no_more_than_two_batches_are_kept_above_what_the_user_holds(
+    bridge: Bridge, cuda: Cuda
+) -> None:
+    kept = []
+    batch = None
+    for number in range(10_000):
+        cuda.current_stream().launch(lambda: None)
+        batch = give(bridge)
+        if number % 1000 == 0:
+            kept.append(batch)
+        held_by_user = sum(map(len, kept)) + 3 * (batch is not kept[-1])
+        assert bridge.held <= held_by_user + 2 * 3
+    assert len(bridge._freed) == 1
+
+
+def test_parts_of_a_batch_are_given_back_while_others_are_kept(bridge: Bridge, cuda: Cuda) -> None:
+    kept = [give(bridge)[0] for _ in range(100)]
+    settle(bridge, cuda)
+    assert bridge.held == len(kept)
+
+
+def test_the_host_does_not_wait_for_a_device_that_keeps_up(bridge: Bridge, cuda: Cuda) -> None:
+    for _ in range(1000):
+        batch = give(bridge)
+        cuda.current_stream().launch(batch[0].sum)
+        cuda.synchronize()
+    assert cuda.waits == 0
+
+
+def test_the_host_leaves_the_device_a_step_of_work_when_it_waits(
+    bridge: Bridge, cuda: Cuda
+) -> None:
+    done: list[int] = []
+    for step in range(100):
+        batch = give(bridge)
+        # The kernels of the step before are still queued.
+        assert done == list(range(max(0, step - 1))) or not cuda.waits
+        cuda.current_stream().launch(partial(done.append, step))
+        del batch
+    assert cuda.waits > 90
+
+
+def test_two_bridges_in_turns_do_not_empty_the_device(cuda: Cuda) -> None:
+    bridges = Bridge(cuda=cuda), Bridge(cuda=cuda)
+    done: list[int] = []
+    batches = [give(bridge) for bridge in bridges]
+    for step in range(100):
+        for i, bridge in enumerate(bridges):
+            batches[i] = give(bridge)
+        cuda.current_stream().launch(partial(done.append, step))
+        assert step == 0 or step - 1 not in done
+
+
+def test_a_tensor_outlives_its_bridge_and_stays_leased(cuda: Cuda) -> None:
+    bridge = Bridge(cuda=cuda)
+    x = jnp.zeros(8)
+    array = weakref.ref(x)
+    tensor = bridge.to_torch(x)
+    del bridge, x
+    cuda.current_stream().launch(lambda: None)
+    del tensor
+    gc.collect()
+    collect()
+    assert array() is not None
+    cuda.synchronize()
+    collect()
+    assert array() is None
+
+
+def test_a_batch_is_refused_while_a_graph_is_captured(bridge: Bridge, cuda: Cuda) -> None:
+    cuda.capturing = True
+    with pytest.raises(RuntimeError, match=r"while a CUDA graph is captured: .*\.clone\(\)"):
+        bridge.release()
+
+
+def test_the_memory_of_batches_is_given_back_when_a_dataset_is_closed(
+    data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
+) -> None:
+    with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
+        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        batches = [next(iter(dataset)) for _ in range(3)]
+        assert dataset._bridge.held == 3 * len(tensors(batches[0]))
+        batches.clear()
+        dataset.close()
+        cuda.synchronize()
+    assert dataset._bridge.held == 0
+
+
+def test_a_dataset_keeps_no_more_than_two_batches_above_what_is_used(
+    data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
+) -> None:
+    with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
+        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        for batch in dataset:
+            cuda.current_stream().launch(lambda: None)
+            if batch.number == 200:
+                break
+            assert dataset._bridge.held <= 3 * len(tensors(batch))
+
+
+def tensors(batch: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in jax.tree.leaves(tuple(batch)) if isinstance(leaf, torch.Tensor)]
 
 
 def test_on_a_cpu_nothing_is_held() -> None:

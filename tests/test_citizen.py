@@ -8,17 +8,13 @@ import sys
 import textwrap
 import threading
 import time
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import jax
 import pytest
-import torch
 from kinds import KINDS, base
 
-from synthpix_torch import SynthPixDataset, device
+from synthpix_torch import SynthPixDataset
 
 HERE = Path(__file__).parent
 
@@ -152,63 +148,3 @@ def test_workers_are_refused_with_the_way_out(method: str, tmp_path: Path) -> No
         timeout=120,
     )
     assert done.stdout == "refused\n", done.stderr
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine where torch sees two GPUs and JAX has not started."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    not_started = SimpleNamespace(backends_are_initialized=lambda: False)
-    monkeypatch.setattr(device, "xla_bridge", not_started)
-    for name in (*device.MEMORY_SETTINGS, "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    settings: dict[str, str] = {}
-    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
-    return settings
-
-
-def test_jax_takes_memory_as_needed_and_opens_one_gpu(
-    gpu: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.warns(UserWarning, match=r"install synthpix_torch\[cuda13\]"):
-        chosen = device.choose_device()
-    assert chosen.platform == "cpu"
-    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    assert gpu == {"jax_cuda_visible_devices": "1"}
-
-
-def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(gpu: dict[str, str]) -> None:
-    with pytest.raises(RuntimeError, match=r"JAX has no CUDA: install synthpix_torch\[cuda13\]"):
-        device.choose_device("cuda:1")
-
-
-def test_what_the_user_set_for_memory_stays(
-    gpu: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.3")
-    with pytest.warns(UserWarning, match="install"):
-        device.choose_device()
-    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
-
-
-def test_a_gpu_that_jax_has_filled_already_is_a_warning(
-    gpu: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = SimpleNamespace(
-        backends_are_initialized=lambda: True, backends=lambda: {"cpu": 0, "cuda": 0}
-    )
-    monkeypatch.setattr(device, "xla_bridge", started)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        device.choose_device()
-    assert "JAX has started and taken most of the GPU's memory" in str(caught[0].message)
-    assert gpu == {}
-
-
-def test_a_gpu_that_is_not_there_is_refused(gpu: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="There is no GPU 5, torch sees 2"):
-        device.choose_device("cuda:5")

@@ -1,0 +1,193 @@
+"""Pairs per second on this device, and what its memory allows: python -m benchmarks.gpu.
+
+synthpix's sampler, the bare compiled step and the dataset take turns. The flow fields of the first
+table are made once, so that it compares rendering; the second has new flow fields in every batch.
+All three may have a few batches under way, and each turn ends when its last batch is done. How
+much of a training step is spent waiting for data is what `benchmarks.data_tax` is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks.pipelines import kinematic, sampler
+from benchmarks.report import interleaved, ratio, spread, table, write
+from synthpix_torch import SynthPixDataset
+
+UNDER_WAY = 3
+"""Batches that synthpix and the bare step may have under way, as the dataset has."""
+
+TURN = 0.3
+"""Seconds that a turn takes, about."""
+
+Step = Callable[[], Any]
+
+
+def theirs(config: dict[str, Any]) -> Step:
+    source = sampler(config)
+
+    def step() -> Any:
+        batch = next(source)
+        return batch.images1, batch.images2, batch.flow_fields
+
+    return step
+
+
+def bare(config: dict[str, Any]) -> Step:
+    """The compiled step alone, on a flow batch that lies on the device."""
+    dataset = SynthPixDataset(config)
+    renderer, flows = dataset._pipeline.renderer, dataset._pipeline.flows
+    loaded = renderer.load(next(flows.read(lambda index: index)))
+    numbers: Iterator[int] = iter(range(10**9))
+    return lambda: renderer.render(loaded, repetition=next(numbers), last_step=False).images
+
+
+def ours(config: dict[str, Any]) -> Step:
+    batches = iter(SynthPixDataset(config))
+    return lambda: next(batches).images
+
+
+def wait(made: Any) -> None:
+    if not isinstance(made, torch.Tensor):
+        jax.block_until_ready(made)
+    elif made.is_cuda:
+        torch.cuda.synchronize()
+
+
+def timed(step: Step, *, pairs: int) -> Callable[[], float]:
+    """Seconds per pair of a turn."""
+    wait(step())
+    begin = time.perf_counter()
+    wait(step())
+    steps = int(np.clip(TURN / (time.perf_counter() - begin), 2, 500))
+
+    def turn() -> float:
+        under_way: deque[Any] = deque()
+        begin = time.perf_counter()
+        for _ in range(steps):
+            under_way.append(step())
+            if len(under_way) > UNDER_WAY:
+                oldest = under_way.popleft()
+                # The dataset bounds by itself what is under way.
+                if not isinstance(oldest, torch.Tensor):
+                    jax.block_until_ready(oldest)
+        wait(under_way.pop())
+        return (time.perf_counter() - begin) / (steps * pairs)
+
+    return turn
+
+
+def host_time(config: dict[str, Any], *, batches: int) -> list[float]:
+    """Seconds that the Python thread spends on a batch while the device has nothing else to do."""
+    dataset = SynthPixDataset(config)
+    iterator = iter(dataset)
+    next(iterator)
+    seconds = []
+    for _ in range(batches):
+        assert dataset._run is not None
+        jax.block_until_ready([made.rendered for made in dataset._run._dispatched])
+        if dataset.device.type == "cuda":
+            torch.cuda.synchronize()
+        begin = time.thread_time()
+        next(iterator)
+        seconds.append(time.thread_time() - begin)
+    return seconds
+
+
+def bandwidth() -> float:
+    """Bytes per second that a copy on the device reads and writes, together."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = torch.ones(2**28 if device == "cuda" else 2**24, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(11):
+        begin = time.perf_counter()
+        target.copy_(source)
+        wait(target)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * source.nbytes / statistics.median(seconds[1:])
+
+
+def least_bytes(size: int) -> int:
+    """Bytes of a pair that have to move: two images and its labels written, the labels read."""
+    return 4 * size * size * (2 + 2 + 2)
+
+
+def per_second(seconds: list[float]) -> str:
+    low, middle, high = statistics.quantiles((1 / value for value in seconds), n=4)
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--print", action="store_true", help="do not write the page of results")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    limit = bandwidth()
+    rendering, fields = [], []
+    for size in given.sizes:
+        for batch in given.batch_sizes:
+            once: dict[str, Any] = {"batch_size": batch, "flow_fields_per_batch": min(batch, 8)}
+            config = kinematic(size, **once, batches_per_flow_batch=10**6, buffer_size=0)
+            measured = interleaved(
+                {
+                    name: timed(contestant(config), pairs=batch)
+                    for name, contestant in (("synthpix", theirs), ("bare", bare), ("ours", ours))
+                },
+                rounds=given.rounds,
+            )
+            least = least_bytes(size) / limit
+            rendering.append(
+                [
+                    *(size, batch),
+                    *(per_second(measured[name]) for name in ("synthpix", "bare", "ours")),
+                    f"{ratio(measured['synthpix'], measured['ours']):.1f}",
+                    f"{ratio(measured['bare'], measured['ours']):.3f}",
+                    f"{least / statistics.median(measured['ours']):.1%}",
+                    spread(host_time(config, batches=20)),
+                ]
+            )
+            each = kinematic(size, batch_size=batch, flow_fields_per_batch=batch)
+            on_device = each | {"scheduler_class": "kinematic-device"}
+            measured = interleaved(
+                {
+                    name: timed(ours(chosen), pairs=batch)
+                    for name, chosen in (("host", each), ("device", on_device))
+                },
+                rounds=given.rounds,
+            )
+            fields.append([size, batch, *map(per_second, measured.values())])
+    head = ["image, px", "batch", "synthpix", "bare step", "dataset", "dataset / synthpix"]
+    head += ["dataset / bare", "of the memory's limit", "host, ms per batch"]
+    body = table(head, rendering)
+    body += "\n\nPairs per second, and how busy the Python thread is.\n\n"
+    body += table(["image, px", "batch", "made on the host", "made on the device"], fields)
+    body += "\n\nPairs per second with new kinematic flow fields for every pair.\n\n"
+    body += (
+        f"A copy on the device moves {limit / 1e9:.4g} GB/s, read and written. The limit is this "
+    )
+    body += "over 24 bytes a pixel of a pair: both images and the labels written, the labels read. "
+    body += f"Median and quartiles of {given.rounds} turns of about {TURN} s."
+    if given.print:
+        print(body)
+    else:
+        write("gpu", "Pairs per second on this device", body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What JAX takes at start, and what the working set is worth: python -m benchmarks.gpu_memory.
+
+The second table is what `GPU_WORKING_BYTES` in particles.py is to be chosen by: the smallest value
+whose time is within 2 % of the best for all sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+
+from benchmarks.core import specification, timed
+from benchmarks.report import interleaved, ratio, spread, table, write
+from synthpix_torch.device import choose_device
+from synthpix_torch.particles import render_pairs
+
+STARTS = {
+    "JAX as it starts by itself": "import jax; jax.numpy.zeros(1).block_until_ready()",
+    "JAX beside the dataset, before a batch": "SynthPixDataset(kinematic(256))",
+    "JAX beside the dataset, after a batch of 8 pairs of 256 px": (
+        "next(iter(SynthPixDataset(kinematic(256)))); torch.cuda.synchronize()"
+    ),
+}
+
+
+def taken_at_start(work: str) -> float:
+    """GiB of the GPU that a process has less after `work`, the context of torch not counted."""
+    script = f"""
+import json, torch
+from benchmarks.pipelines import kinematic
+from synthpix_torch import SynthPixDataset
+free, _ = torch.cuda.mem_get_info()
+{work}
+print(json.dumps(free - torch.cuda.mem_get_info()[0]))
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
+    )
+    return float(json.loads(done.stdout.splitlines()[-1])) / 2**30
+
+
+def working_sets(size: int, batch: int, mebibytes: list[int], *, rounds: int) -> list[list[object]]:
+    """Time and memory of one batch for each bound on the working set."""
+    spec, bounds = specification(size, batch, diameter=2.0), (size + 16, size + 16)
+    fields = jnp.zeros((batch, *bounds, 2), jnp.float32)
+    compiled: dict[int, Any] = {}
+    for bound in mebibytes:
+
+        def render(key: jax.Array, fields: jax.Array, bound: int = bound) -> tuple[jax.Array, ...]:
+            images1, images2, _ = render_pairs(
+                key,
+                fields,
+                specification=spec,
+                position_bounds=bounds,
+                flow_field_res_x=1.0,
+                flow_field_res_y=1.0,
+                working_bytes=bound * 2**20,
+            )
+            return images1, images2
+
+        compiled[bound] = jax.jit(render).lower(jax.random.PRNGKey(0), fields).compile()
+    keys = [jax.random.PRNGKey(i) for i in range(100)]
+
+    def contender(run: Any) -> Callable[[int], Any]:
+        return lambda i: run(keys[i % 100], fields)
+
+    measured = interleaved(
+        {str(bound): timed(contender(run), per=batch) for bound, run in compiled.items()},
+        rounds=rounds,
+    )
+    best = min(measured.values(), key=lambda seconds: sorted(seconds)[len(seconds) // 2])
+    return [
+        [
+            *(size, batch, bound),
+            spread(measured[str(bound)]),
+            f"{ratio(measured[str(bound)], best):.2f}",
+            f"{run.memory_analysis().temp_size_in_bytes / 2**20:.0f}",
+        ]
+        for bound, run in compiled.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--bounds", type=int, nargs="+", default=[16, 64, 256, 512, 1024, 4096])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--print", action="store_true", help="do not write the page of results")
+    given = parser.parse_args()
+    body = ""
+    if torch.cuda.is_available():
+        starts = [[name, f"{taken_at_start(work):.2f}"] for name, work in STARTS.items()]
+        body += table(["what has started", "GiB of the GPU"], starts) + "\n\n"
+    choose_device()
+    rows = []
+    for size in given.sizes:
+        for batch in given.batch_sizes:
+            rows += working_sets(size, batch, given.bounds, rounds=given.rounds)
+    head = ["image, px", "batch", "bound, MiB", "ms per pair", "times the best", "takes, MiB"]
+    body += table(head, rows)
+    body += f"\n\nMedian and quartiles of {given.rounds} rounds."
+    if given.print:
+        print(body)
+    else:
+        write("gpu_memory", "Memory at start and working set of the renderer", body)
+
+
+if __name__ == "__main__":
+    main()
