@@ -8,7 +8,8 @@ from synthpix_torch.checkpoint import (
     checkpoint_args,
     save_checkpoint,
 )
-from synthpix_torch.dataset import SynthPixDataset, Window
+from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.passes import Window
 from synthpix_torch.sources import FlowFieldSource
 from synthpix_torch.state import StateMismatchError, restored_state
 

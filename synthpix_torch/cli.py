@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is not a folder")
-    found = [describe_step(options.folder, number) for number in Folder(options.folder).steps()]
+    found = []
+    for number in Folder(options.folder).steps():
+        # Its writer may delete a step while it is looked at.
+        with suppress(FileNotFoundError):
+            found.append(describe_step(options.folder, number))
     print(json.dumps(found, indent=2) if options.json else _table(found))
     return int(any(step["damage"] for step in found))
 

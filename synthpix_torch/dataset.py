@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import torch
@@ -18,10 +18,12 @@ from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
 from synthpix_torch.bridge import Bridge, collect
 from synthpix_torch.callers import check_caller
+from synthpix_torch.checks import check_integer
 from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_config, short
 from synthpix_torch.device import choose_device
 from synthpix_torch.flows import Flows
 from synthpix_torch.order import Order
+from synthpix_torch.passes import Pass, Window
 from synthpix_torch.pipeline import Made, Pipeline, Run
 from synthpix_torch.render import Appearance, Renderer
 from synthpix_torch.sources import FlowFieldSource, Records
@@ -106,7 +108,7 @@ class SynthPixDataset(IterableDataset[Any]):
         ):
             optional = name not in ("streams", "ahead")
             if not (optional and value is None):
-                _check_integer(name, value, least)
+                check_integer(name, value, least)
         self._check_ranks(rank, world_size)
         if epoch_length is not None and self._config["episode_length"]:
             raise ValueError("A pass is an episode here: leave out epoch_length.")
@@ -147,7 +149,7 @@ class SynthPixDataset(IterableDataset[Any]):
         self._position = 0
         self._committed: int | None = None
         self._uncommitted: deque[int] = deque()
-        self._live: _Pass | None = None
+        self._live: Pass | None = None
         self._run: Run | None = None
         self._told = False
         if load_from is not None:
@@ -171,7 +173,7 @@ class SynthPixDataset(IterableDataset[Any]):
                 "SynthPixDataset makes its batches on the device of this process, workers have "
                 "none: use DataLoader(dataset, batch_size=None, num_workers=0)."
             )
-        return _Pass(self)
+        return Pass(self)
 
     def __len__(self) -> int:
         """Batches of a whole pass on each rank.
@@ -416,7 +418,7 @@ class SynthPixDataset(IterableDataset[Any]):
         total = self._order.total
         return 0 if total is not None and position + world_size > total else position
 
-    def _begin(self, new: _Pass) -> tuple[int, int, int | None]:
+    def _begin(self, new: Pass) -> tuple[int, int, int | None]:
         """Make a pass the live one; its rank, world size and number of batches."""
         rank, world_size = self.rank, self.world_size
         if self._committed is not None and self._uncommitted:
@@ -512,90 +514,10 @@ class SynthPixDataset(IterableDataset[Any]):
             raise ValueError(f"rank={rank} must be less than world_size={world_size}.")
 
     def _check_number(self, number: int, *, last: int) -> None:
-        _check_integer("The number of a batch", number, 0)
+        check_integer("The number of a batch", number, 0)
         total = self._order.total
         if total is not None and number > total - last:
             raise ValueError(f"The stream has no batch {number}: it ends with batch {total - 1}.")
-
-
-class _Pass:
-    """One pass over a dataset; it begins with its first batch, not before.
-
-    Lightning makes an iterator only to throw it away, and loads states after it made another.
-    """
-
-    def __init__(self, dataset: SynthPixDataset) -> None:
-        self._dataset = dataset
-        self._begun = False
-        self._rank = 0
-        self._world_size = 1
-        self._left: int | None = None
-
-    def __iter__(self) -> Iterator[AnyBatch]:
-        return self
-
-    def __next__(self) -> AnyBatch:
-        dataset = self._dataset
-        if not self._begun:
-            self._rank, self._world_size, self._left = dataset._begin(self)
-            self._begun = True
-        if self._left == 0:
-            raise StopIteration
-        if dataset._live is not self:
-            self._refuse()
-        batch = dataset._advance(self._rank, self._world_size)
-        if self._left is not None:
-            self._left -= 1
-        return batch
-
-    def _refuse(self) -> NoReturn:
-        raise RuntimeError(
-            "This pass is over: another one began, or the dataset was moved or closed. Call "
-            "iter(dataset) again."
-        )
-
-
-class Window(IterableDataset[Any]):
-    """A fixed piece of a stream, the same at every pass; it has a length and no state.
-
-    Several ranks share it as they share the stream. The dataset that it belongs to is not
-    disturbed.
-    """
-
-    def __init__(self, dataset: SynthPixDataset, start: int, stop: int) -> None:
-        super().__init__()
-        self._dataset = dataset
-        self._start = start
-        self._stop = stop
-
-    def __len__(self) -> int:
-        """Batches on each rank.
-
-        Raises:
-            ValueError: The ranks cannot share the batches equally.
-        """
-        count, world_size = self._stop - self._start, self._dataset.world_size
-        if count % world_size:
-            raise ValueError(
-                f"{world_size} ranks cannot share a window of {count} batches equally: make it "
-                f"{count - count % world_size} or {count + -count % world_size} batches long."
-            )
-        return count // world_size
-
-    def __iter__(self) -> Iterator[AnyBatch]:
-        """All batches of this rank from the beginning."""
-        length, stride = len(self), self._dataset.world_size
-        start = self._start + self._dataset.rank
-        run = self._dataset._pipeline.run(
-            start, stride=stride, stop=self._stop, ahead=self._dataset._ahead
-        )
-        try:
-            for _ in range(length):
-                batch = self._dataset._hand_out(next(run))
-                run.dispatch_ahead()
-                yield batch
-        finally:
-            run.close()
 
 
 def _order(config: Config, flows: Flows, records: Records, streams: int) -> Order:
@@ -603,13 +525,6 @@ def _order(config: Config, flows: Flows, records: Records, streams: int) -> Orde
         units = None if config["loop"] else records.episodes
         return Order(config["episode_length"], streams, units, episodic=True)
     return Order(config.repetitions, streams, flows.count)
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}.")
 
 
 def _distributed() -> bool:

@@ -18,7 +18,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from synthpix_torch.dataset import SynthPixDataset, Window
+from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.passes import Window
 
 Configuration: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 

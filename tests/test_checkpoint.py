@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from synthpix_torch import (
     StateMismatchError,
     SynthPixDataset,
 )
+from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import read_about
 
 
@@ -262,10 +264,6 @@ def test_what_happens_after_save_returned_does_not_reach_the_disk(
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Steps are not written before this is called."""
-    import threading
-
-    from synthpix_torch.checkpoint import step as steps
-
     go = threading.Event()
     write = steps.write_step
 
@@ -280,8 +278,6 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_failed_save_is_reported_at_the_next_call_and_at_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import step as steps
-
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -530,6 +526,11 @@ def test_a_name_or_an_object_twice_is_refused_and_nothing_is_registered(tmp_path
 def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match="must be"):
         Checkpointer(tmp_path, **options)
+
+
+def test_an_address_is_not_taken_for_a_folder() -> None:
+    with pytest.raises(ValueError, match="gs://bucket/run is not on a local disk"):
+        Checkpointer("gs://bucket/run")
 
 
 @pytest.mark.parametrize("step", [-1, 1.0, "1", True, None])

@@ -66,35 +66,43 @@ def test_building_and_using_a_dataset_prints_starts_and_opens_nothing(tmp_path: 
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def reading_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
+class Reading:
+    """The threads that read and did not before, for other tests may have left datasets open."""
 
+    def __init__(self) -> None:
+        self._before = set(threading.enumerate())
 
-def wait_for_no_reading_threads() -> bool:
-    for _ in range(100):
-        if not reading_threads():
-            return True
-        time.sleep(0.05)
-    return False
+    def goes_on(self) -> bool:
+        threads = set(threading.enumerate()) - self._before
+        return any(thread.name.startswith("grain-prefetch") for thread in threads)
+
+    def ends(self) -> bool:
+        for _ in range(100):
+            if not self.goes_on():
+                return True
+            time.sleep(0.05)
+        return False
 
 
 @pytest.mark.parametrize("kind", ["kinematic", "npy, repeated", "finite real"])
 def test_close_leaves_no_thread(kind: str, data: Path) -> None:
+    reading = Reading()
     dataset = SynthPixDataset(KINDS[kind](data))
     next(iter(dataset))
     dataset.batch_at(1)
-    assert reading_threads()
+    assert reading.goes_on()
     dataset.close()
-    assert wait_for_no_reading_threads()
+    assert reading.ends()
     assert next(iter(dataset)).number == 1
     dataset.close()
-    assert wait_for_no_reading_threads()
+    assert reading.ends()
 
 
 def test_a_dataset_that_is_forgotten_leaves_no_thread() -> None:
+    reading = Reading()
     next(iter(SynthPixDataset(base())))
     gc.collect()
-    assert wait_for_no_reading_threads()
+    assert reading.ends()
 
 
 def test_ctrl_c_ends_the_process_and_leaves_nothing(tmp_path: Path) -> None:

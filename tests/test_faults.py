@@ -20,6 +20,7 @@ from crash import Saved, hold, run, save_forever, step_of
 
 from synthpix_torch import Checkpointer, CheckpointError
 from synthpix_torch.checkpoint import folder as changes
+from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import find_fault
 
 
@@ -235,8 +236,6 @@ def test_a_full_disk_is_reported_and_leaves_the_steps_before_and_no_rest(
 def test_a_run_goes_on_saving_once_there_is_space_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import step as steps
-
     saved = Saved()
     write = steps.write_step
 
@@ -313,8 +312,6 @@ def test_a_folder_that_is_removed_under_way_is_reported(tmp_path: Path, again: b
 def test_a_folder_that_is_removed_while_a_step_is_written_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthpix_torch.checkpoint import step as steps
-
     write = steps.write_step
 
     def remove(place: Path, *arguments: Any) -> None:
@@ -481,6 +478,21 @@ def test_a_step_of_another_program_that_is_in_the_way_is_left_alone(tmp_path: Pa
         with pytest.raises(ValueError, match="3 was written by another program"):
             checkpoints.save(2, overwrite=True)
     assert (tmp_path / "3").is_dir()
+
+
+def test_a_reader_whose_newest_step_is_deleted_under_way_takes_the_one_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    find_fault = steps.find_fault
+
+    def replaced(step: Path) -> str | None:
+        monkeypatch.undo()
+        save(tmp_path, 2, keep=1)
+        return find_fault(step)
+
+    monkeypatch.setattr(steps, "find_fault", replaced)
+    assert restored(tmp_path) == 2
 
 
 def test_nothing_whole_restores_nothing_and_says_why(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from synthpix_torch.checkpoint.folder import CheckpointError, Folder
 from synthpix_torch.checkpoint.newest import check_step, find_newest
 from synthpix_torch.checkpoint.registry import Registry
 from synthpix_torch.checkpoint.step import About
+from synthpix_torch.checks import check_integer
 from synthpix_torch.dataset import SynthPixDataset
 
 logger = logging.getLogger("synthpix_torch")
@@ -57,11 +58,11 @@ class Checkpointer:
 
         Raises:
             TypeError: A number is not an integer.
-            ValueError: A number is not positive.
+            ValueError: A number is not positive, or the folder is not on a local disk.
         """
         for name, value in (("keep", keep), ("keep_every", keep_every), ("every", every)):
             if name == "every" or value is not None:
-                _check_integer(name, value, 1)
+                check_integer(name, value, 1)
         self._folder = Folder(folder)
         for_ever = [policies.EveryNSteps(keep_every)] if keep_every else []
         self._preservation = policies.AnyPreservationPolicy([policies.LatestN(keep), *for_ever])
@@ -104,7 +105,7 @@ class Checkpointer:
             RuntimeError: The ranks do not agree on what to save, or another rank failed.
         """
         self._check_open()
-        _check_integer("step", step, 0)
+        check_integer("step", step, 0)
         if self._read_only:
             raise CheckpointError("This Checkpointer only reads: leave out read_only=True to save.")
         if not self._registry:
@@ -137,7 +138,7 @@ class Checkpointer:
         """
         self._check_open()
         if step is not None:
-            _check_integer("step", step, 0)
+            check_integer("step", step, 0)
         # One rank decides: the others might look while a step is coming or going.
         found: int | None = ranks.gather(ranks.together(lambda: self._find(step)))[0]
         if found is not None:
@@ -279,13 +280,6 @@ class _Info(NamedTuple):
     step: int
     time: datetime.datetime = datetime.datetime.fromtimestamp(0, datetime.UTC)
     metrics: Any = None
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}.")
 
 
 def save_checkpoint(

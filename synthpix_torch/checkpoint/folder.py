@@ -28,6 +28,13 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Nothing is read or written yet.
+
+        Raises:
+            ValueError: The path is an address.
+        """
+        if "://" in os.fspath(path):
+            raise ValueError(f"{path} is not on a local disk: choose a folder, and copy it there.")
         self.path = Path(path).absolute()
         self._work = self.path / WORK
         self._lock: _Lock | None = None

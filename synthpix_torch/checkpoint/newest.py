@@ -21,6 +21,9 @@ def find_newest(folder: Folder, find_fault: FindFault) -> tuple[int | None, list
         fault = find_fault(folder.step(number))
         if fault is None:
             return number, passed_over
+        if not folder.step(number).exists():
+            # Its writer has deleted it since, and so there is a newer one.
+            return find_newest(folder, find_fault)
         passed_over.append(number)
         warnings.warn(
             f"Step {number} in {folder.path} cannot be restored, an older one is used: {fault}.",

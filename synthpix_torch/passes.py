@@ -1,0 +1,93 @@
+"""What iterates over a dataset: one pass of its stream, and a fixed window of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch.utils.data import IterableDataset
+
+from synthpix_torch.batch import AnyBatch
+
+if TYPE_CHECKING:
+    from synthpix_torch.dataset import SynthPixDataset
+
+
+class Pass:
+    """One pass over a dataset; it begins with its first batch, not before.
+
+    Lightning makes an iterator only to throw it away, and loads states after it made another.
+    """
+
+    def __init__(self, dataset: SynthPixDataset) -> None:
+        self._dataset = dataset
+        self._begun = False
+        self._rank = 0
+        self._world_size = 1
+        self._left: int | None = None
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        return self
+
+    def __next__(self) -> AnyBatch:
+        dataset = self._dataset
+        if not self._begun:
+            self._rank, self._world_size, self._left = dataset._begin(self)
+            self._begun = True
+        if self._left == 0:
+            raise StopIteration
+        if dataset._live is not self:
+            self._refuse()
+        batch = dataset._advance(self._rank, self._world_size)
+        if self._left is not None:
+            self._left -= 1
+        return batch
+
+    def _refuse(self) -> NoReturn:
+        raise RuntimeError(
+            "This pass is over: another one began, or the dataset was moved or closed. Call "
+            "iter(dataset) again."
+        )
+
+
+class Window(IterableDataset[Any]):
+    """A fixed piece of a stream, the same at every pass; it has a length and no state.
+
+    Several ranks share it as they share the stream. The dataset that it belongs to is not
+    disturbed.
+    """
+
+    def __init__(self, dataset: SynthPixDataset, start: int, stop: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._start = start
+        self._stop = stop
+
+    def __len__(self) -> int:
+        """Batches on each rank.
+
+        Raises:
+            ValueError: The ranks cannot share the batches equally.
+        """
+        count, world_size = self._stop - self._start, self._dataset.world_size
+        if count % world_size:
+            raise ValueError(
+                f"{world_size} ranks cannot share a window of {count} batches equally: make it "
+                f"{count - count % world_size} or {count + -count % world_size} batches long."
+            )
+        return count // world_size
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        """All batches of this rank from the beginning."""
+        length, stride = len(self), self._dataset.world_size
+        start = self._start + self._dataset.rank
+        run = self._dataset._pipeline.run(
+            start, stride=stride, stop=self._stop, ahead=self._dataset._ahead
+        )
+        try:
+            for _ in range(length):
+                batch = self._dataset._hand_out(next(run))
+                run.dispatch_ahead()
+                yield batch
+        finally:
+            run.close()
