@@ -22,8 +22,8 @@ from synthpix_torch import SynthPixDataset
 
 SIZE = 128
 BATCH = 4
-ROUNDS = 8
-MODELS = {"small": (8, 24), "medium": (32, 8), "large": (96, 3)}
+ROUNDS = 5
+MODELS = {"small": (8, 16), "medium": (24, 6), "large": (64, 2)}
 """Width of the first layer, and training steps in a turn."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
