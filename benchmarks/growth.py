@@ -1,7 +1,7 @@
 """What grows with batch, image and data, and what does not: python -m benchmarks.growth.
 
-Each point is a process of its own, of this package and of synthpix in turn. Both read ahead two flow
-batches with two threads.
+Each point is a process of its own, of this package and of synthpix in turn. Both read ahead two
+flow batches with two threads.
 """
 
 from __future__ import annotations
