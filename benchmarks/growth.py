@@ -161,6 +161,10 @@ def main() -> None:
         head = [axis, "synthpix, ms per pair", "ours", "ratio", "synthpix, s to open", "ours"]
         head += ["synthpix, s to the first batch", "ours", "synthpix, MiB", "ours", "state, bytes"]
         body += table(head, rows) + "\n\n"
+    body += (
+        "Time per pair is the median of the batches of one process. Ours opens with the import of "
+    )
+    body += "this package and of torch, synthpix was imported before.\n\n"
     page = write("growth", "Growth", body + "![Milliseconds per pair](growth.svg)")
     picture = page.with_suffix(".svg")
     page.write_text(page.read_text().replace("growth.svg", picture.name))
