@@ -7,6 +7,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -204,6 +206,18 @@ def test_a_forgotten_checkpointer_locks_nothing(tmp_path: Path) -> None:
     Checkpointer(tmp_path).restore()
     with Checkpointer(tmp_path) as second:
         second.restore()
+
+
+def test_a_program_that_ends_without_close_has_saved_its_last_step(tmp_path: Path) -> None:
+    code = f"""
+import torch
+from synthpix_torch import Checkpointer
+checkpoints = Checkpointer({str(tmp_path)!r})
+checkpoints.register(model=torch.nn.Linear(1000, 1000))
+checkpoints.save(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert find_fault(tmp_path / "1") is None
 
 
 # Disks and folders -----------------------------------------------------------------------------
@@ -517,8 +531,6 @@ def test_a_step_of_a_newer_version_is_an_error_that_names_the_version(tmp_path: 
 
 
 def test_checksums_are_those_of_sha256sum(two_steps: Path) -> None:
-    import subprocess
-
     command = ["sha256sum", "--check", "--strict", "--quiet", "checksums.sha256"]
     subprocess.run(command, cwd=two_steps / "1", check=True)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import threading
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from orbax.checkpoint import checkpoint_managers as policies
@@ -22,13 +25,26 @@ from synthpix_torch.dataset import SynthPixDataset
 
 logger = logging.getLogger("synthpix_torch")
 
+_OPEN: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """Let the steps of those who did not call `close` reach the disk; failures are logged."""
+    for checkpointer in tuple(_OPEN):
+        with suppress(CheckpointError):
+            checkpointer._finish()
+
+
+# Later, and so in `atexit`, the pools of threads that Orbax writes with refuse work.
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+
 
 class Checkpointer:
     """Saves and restores registered objects together, a numbered step of a folder at a time.
 
     A step is on disk whole or not at all. Rank 0 writes, all ranks read; with several ranks call
     `save` and `restore` on all of them. Use it in a `with` statement, or call `close`, which waits
-    for the last step and reports what failed.
+    for the last step and raises what failed; the end of the program waits too, and logs it.
 
         with Checkpointer("runs/a", keep=3) as checkpoints:
             checkpoints.register(data=dataset, model=model, optimizer=optimizer)
@@ -73,6 +89,7 @@ class Checkpointer:
         self._writer = ThreadPoolExecutor(1, "synthpix_torch-checkpoint")
         self._pending: Future[None] | None = None
         self._closed = False
+        _OPEN.add(self)
 
     def register(self, **objects: Any) -> None:
         """Name what is saved: anything with `state_dict` and `load_state_dict`.
