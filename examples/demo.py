@@ -41,7 +41,10 @@ def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at:
     process = subprocess.Popen(command)
     title = "resumed" if resume else "to be killed" if kill_at else "without a break"
     try:
-        with tqdm(total=steps, desc=f"{name}, {title}", unit="step", ncols=80) as bar:
+        pause = 0.1 if sys.stderr.isatty() else 10
+        with tqdm(
+            total=steps, desc=f"{name}, {title}", unit="step", ncols=80, mininterval=pause
+        ) as bar:
             while process.poll() is None:
                 bar.update(last_step(folder) - bar.n)
                 if kill_at and bar.n >= kill_at:

@@ -37,14 +37,14 @@ class _Ranges(NamedTuple):
 def render_pairs(
     key: UInt32[Array, "..."],
     flow_fields: Float[Array, "fields flow_height flow_width 2"],
-    *,
     specification: ImageGenerationSpecification,
+    *,
     position_bounds: tuple[int, int],
     flow_field_res_x: float,
     flow_field_res_y: float,
     mask: Array | None = None,
     histogram: Array | None = None,
-    working_bytes: int | None = None,
+    working_bytes: int = CPU_WORKING_BYTES,
 ) -> tuple[
     Float[Array, "pairs height width"],
     Float[Array, "pairs height width"],
@@ -63,8 +63,7 @@ def render_pairs(
         mask: Multiplied with every image, shape (height, width).
         histogram: Target of `synthpix.utils.match_histogram`, shape (256,).
         working_bytes: Bound on the memory for windows of particles, and for the images of the pairs
-            rendered together, which are two at least. Changes no bit of the result. If None,
-            `CPU_WORKING_BYTES` or `GPU_WORKING_BYTES`.
+            rendered together, which are two at least. Changes no bit of the result.
 
     Returns:
         First images and second images in grey levels from 0 to 255, and the parameters drawn.
@@ -73,9 +72,6 @@ def render_pairs(
         ValueError: So many or so bright particles that their sum could leave 31 bits.
     """
     spec = specification
-    if working_bytes is None:
-        on_cpu = jax.default_backend() == "cpu"
-        working_bytes = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
     # At least one, for loops that cannot be empty; beyond the density it is invisible.
     count = max(1, int(position_bounds[0] * position_bounds[1] * spec.seeding_density_range[1]))
     radius = int(3 * max(high for _, high in spec.diameter_ranges) / 2)

@@ -18,10 +18,12 @@ from synthpix_torch.config import Config
 from synthpix_torch.flows import FlowBatch
 from synthpix_torch.geometry import Geometry, geometry
 from synthpix_torch.kinematic import kinematic_fields
-from synthpix_torch.particles import render_pairs
+from synthpix_torch.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, render_pairs
 
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """For what holds matrix products: XLA would choose among them by time, and with them the bits."""
+
+_MakeImages = Callable[..., tuple[Array, Array, ImageGenerationParameters]]
 
 
 class Appearance(NamedTuple):
@@ -102,7 +104,8 @@ class Renderer:
         if not config.include_images:
             place = geometry(config, flow_field_shape, device)
             self._adapt = jax.jit(partial(_adapt, config=config, place=place))
-            render = partial(_RENDERERS[appearance.renderer], config=config, place=place)
+            make_images = _image_maker(appearance.renderer, device)
+            render = partial(_render, make_images=make_images, config=config, place=place)
             self._generate = jax.jit(
                 partial(_generate, config=config, place=place), compiler_options=NOT_TUNED
             )
@@ -174,10 +177,25 @@ def _generate(
     return _adapt(flow_fields, config=config, place=place)
 
 
-def _render_as_synthpix(
-    key: UInt32[Array, "2"], loaded: Loaded, *, config: Config, place: Geometry
+def _image_maker(renderer: str, device: jax.Device) -> _MakeImages:
+    """What makes images of flow fields, with the arguments of synthpix's own function."""
+    make_images: _MakeImages = generate_images_from_flow
+    if renderer == "particles":
+        on_cpu = device.platform == "cpu"
+        bound = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
+        make_images = partial(render_pairs, working_bytes=bound)
+    return make_images
+
+
+def _render(
+    key: UInt32[Array, "2"],
+    loaded: Loaded,
+    *,
+    make_images: _MakeImages,
+    config: Config,
+    place: Geometry,
 ) -> tuple[Array, Array, ImageGenerationParameters]:
-    images1, images2, params = generate_images_from_flow(
+    return make_images(
         key,
         loaded.flow_fields,
         place.specification,
@@ -187,26 +205,6 @@ def _render_as_synthpix(
         mask=None if config.mask is None else jnp.asarray(config.mask),
         histogram=None if config.histogram is None else jnp.asarray(config.histogram),
     )
-    return images1, images2, params
-
-
-def _render_particles(
-    key: UInt32[Array, "2"], loaded: Loaded, *, config: Config, place: Geometry
-) -> tuple[Array, Array, ImageGenerationParameters]:
-    assert loaded.flow_fields is not None
-    return render_pairs(
-        key,
-        loaded.flow_fields,
-        specification=place.specification,
-        position_bounds=place.position_bounds,
-        flow_field_res_x=place.grid_steps[1],
-        flow_field_res_y=place.grid_steps[0],
-        mask=None if config.mask is None else jnp.asarray(config.mask),
-        histogram=None if config.histogram is None else jnp.asarray(config.histogram),
-    )
-
-
-_RENDERERS = {"particles": _render_particles, "synthpix": _render_as_synthpix}
 
 
 def _as_recorded(key: UInt32[Array, "2"], loaded: Loaded) -> tuple[Array, Array, None]:

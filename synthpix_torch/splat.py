@@ -171,9 +171,8 @@ def _coefficients(
     """Rewrite the correlated Gaussian as amplitude * exp(-(a dx - b dy)^2 - (c dy)^2).
 
     This is synthpix's -(dx^2/sx^2 + dy^2/sy^2 - 2 rho dx dy/(sx sy)) / (2 (1 - rho^2)) with its
-    square
-    completed: fewer operations a pixel, and an exponent that cannot become positive by
-        cancellation.
+    square completed: fewer operations a pixel, and an exponent that cannot become positive by
+    cancellation.
     """
     half = math.sqrt(0.5)
     conditional = half / jnp.sqrt(1.0 - particles.rho**2)
