@@ -186,6 +186,9 @@ class SynthPixDataModule(pl.LightningDataModule):
         for name, config, count in (("val", val, val_batches), ("test", test, test_batches)):
             if count is not None and config is None:
                 raise ValueError(f"{name}_batches={count} has no data: give {name} as well.")
+        if val is None:
+            # As if it were not defined: Lightning then knows that there is no validation.
+            self.val_dataloader = None  # type: ignore[method-assign, assignment]
         self._configs = {"train": train, "val": val, "test": test}
         self._batches = {"val": val_batches, "test": test_batches}
         self._epoch_length = epoch_length
@@ -214,11 +217,11 @@ class SynthPixDataModule(pl.LightningDataModule):
         assert self.train is not None
         return self.train
 
-    def val_dataloader(self) -> Window | list[Any]:
+    def val_dataloader(self) -> Window:
         """The first `val_batches` batches of the validation data."""
         return self._window("val")
 
-    def test_dataloader(self) -> Window | list[Any]:
+    def test_dataloader(self) -> Window:
         """The first `test_batches` batches of the test data."""
         return self._window("test")
 
@@ -228,10 +231,8 @@ class SynthPixDataModule(pl.LightningDataModule):
             raise ValueError(f"SynthPixDataModule has no {name} configuration: give {name}.")
         return config
 
-    def _window(self, name: str) -> Window | list[Any]:
-        dataset = self._held_out.get(name)
-        if dataset is None:
-            return []
+    def _window(self, name: str) -> Window:
+        dataset = self._held_out[name]
         stop = self._batches[name]
         if stop is None:
             total = dataset._order.total

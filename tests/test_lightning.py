@@ -211,9 +211,7 @@ def test_validation_has_the_same_batches_each_time_under_limit_val_batches(
 @pytest.mark.usefixtures("counted")
 def test_a_data_module_without_validation_trains(tmp_path: Path) -> None:
     data, module = SynthPixDataModule(base(**few), epoch_length=3), Module()
-    # Lightning asks whether that is meant, because the module could validate.
-    with pytest.warns(UserWarning, match="Total length of `list` across ranks is zero"):
-        trainer(tmp_path, ResumeCallback()).fit(module, datamodule=data)
+    trainer(tmp_path, ResumeCallback()).fit(module, datamodule=data)
     assert module.seen == list(range(6))
     assert module.validated == []
 
