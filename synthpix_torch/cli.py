@@ -42,7 +42,7 @@ def describe_step(folder: Path, number: int) -> dict[str, Any]:
         try:
             about = read_about(path)
             damage = find_fault(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             damage = str(error)
     if is_ours(path):
         writer = f"synthpix_torch {about.version}" if about else "synthpix_torch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,11 +21,14 @@ from typing import Any
 import pytest
 import torch
 from crash import Saved, hold, run, save_forever, step_of
+from kinds import base, few
 
-from synthpix_torch import Checkpointer, CheckpointError
+from synthpix_torch import Checkpointer, CheckpointError, SynthPixDataset
 from synthpix_torch.checkpoint import folder as changes
+from synthpix_torch.checkpoint import integrity
 from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import find_fault
+from synthpix_torch.cli import describe_step
 
 
 def restored(folder: Path, step: int | None = None) -> int | None:
@@ -337,17 +342,170 @@ def test_a_folder_that_is_removed_while_a_step_is_written_is_reported(
         save(tmp_path / "run", 1)
 
 
-def test_a_forked_process_does_not_write_for_its_parent(tmp_path: Path) -> None:
+FORKS = """
+import multiprocessing, sys, time
+import torch
+from synthpix_torch import Checkpointer, CheckpointError
+from synthpix_torch.checkpoint import step as steps
+
+def slow(*arguments, write=steps.write_step):
+    time.sleep(1)
+    write(*arguments)
+
+def child():
+    try:
+        checkpoints.save(2)
+    except CheckpointError as error:
+        print(error, flush=True)
+
+steps.write_step = slow
+checkpoints = Checkpointer(sys.argv[1])
+checkpoints.register(model=torch.nn.Linear(2, 2))
+checkpoints.save(1)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(30)
+print("exit", process.exitcode)
+process.kill()
+checkpoints.close()
+print("steps", checkpoints.steps())
+"""
+
+
+def test_a_forked_process_neither_writes_nor_waits_for_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    words, *rest = done.stdout.splitlines()
+    assert "forked from the one that writes" in words
+    assert rest == ["exit 0", "steps [1]"]
+
+
+def test_a_failure_outlives_a_wait_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = threading.Event()
+
+    def fail(*_: Any) -> None:
+        interrupted.wait(60)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(steps, "write_step", fail)
     saved = Saved()
     with Checkpointer(tmp_path) as checkpoints:
         saved.register(checkpoints)
-        checkpoints.restore()
-        lock = checkpoints._folder._lock
-        assert lock is not None
-        # What fork does in the child; a real fork beside JAX's threads may hang.
-        lock._release_in_child()
-        with pytest.raises(CheckpointError, match="forked from the one that writes"):
-            checkpoints.save(1)
+        checkpoints.save(1)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.wait()
+        interrupted.set()
+        with pytest.raises(CheckpointError, match="Step 1 could not be saved"):
+            checkpoints.wait()
+
+
+def test_a_folder_that_cannot_be_made_is_reported_at_once(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path) as checkpoints:
+        # Orbax waits for it for 5 minutes, as long as a test may take.
+        checkpoints.register(**{"n" * 250: torch.nn.Linear(2, 2)})
+        checkpoints.save(1)
+        with pytest.raises(CheckpointError, match="File name too long"):
+            checkpoints.wait()
+
+
+# Steps that replace others ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a death left a new step 2 (number 5) that is to replace 2, 3 and 4; 2 is left."""
+    save(tmp_path, 1, 2, 3, 4)
+    discard = changes.Folder.discard
+
+    def die(folder: changes.Folder, numbers: set[int]) -> None:
+        discard(folder, numbers - {2})
+        raise Killed
+
+    monkeypatch.setattr(changes.Folder, "discard", die)
+    saved = Saved()
+    saved.set(5)
+    checkpoints = Checkpointer(tmp_path)
+    saved.register(checkpoints)
+    checkpoints.save(2, overwrite=True)
+    with pytest.raises(Killed):
+        checkpoints.close()
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".synthpix_torch", "1", "2"]
+    return tmp_path
+
+
+def test_a_decided_step_is_there_for_those_who_only_read(decided: Path) -> None:
+    saved = Saved()
+    with Checkpointer(decided, read_only=True) as checkpoints:
+        saved.register(checkpoints)
+        assert checkpoints.steps() == [1, 2]
+        assert checkpoints.restore() == 2
+    assert saved.number == 5
+    assert describe_step(decided, 2)["datasets"]["data"]["position"] == 5
+    assert SynthPixDataset(base(**few), load_from=decided).position == 5
+
+
+def test_a_decided_step_outlives_a_recovery_that_fails(
+    decided: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = Saved()
+    with Checkpointer(decided) as checkpoints:
+        saved.register(checkpoints)
+        monkeypatch.setattr(os, "rename", _fails)
+        with pytest.raises(CheckpointError, match="Nothing can be written"):
+            checkpoints.restore()
+        monkeypatch.undo()
+        assert checkpoints.restore() == 2
+        assert saved.number == 5
+        checkpoints.save(6)
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2, 6]
+    assert [path.name for path in (decided / ".synthpix_torch").iterdir()] == ["lock"]
+
+
+def test_finishing_a_decided_step_leaves_newer_ones_of_others_alone(decided: Path) -> None:
+    (decided / "50").mkdir()
+    (decided / "50" / "theirs").write_text("precious")
+    with Checkpointer(decided) as checkpoints:
+        checkpoints.register(other=torch.nn.Linear(2, 2))
+        with (
+            pytest.warns(UserWarning, match="Step 50 .* synthpix_torch did not write it"),
+            pytest.raises(ValueError, match="Not registered: data"),
+        ):
+            checkpoints.restore()
+        assert checkpoints.steps() == [1, 2, 50]
+    assert (decided / "50" / "theirs").read_text() == "precious"
+
+
+def test_steps_that_cannot_be_deleted_are_told_apart_from_a_step_that_cannot_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 1, 2, 3)
+    saved = Saved()
+    with Checkpointer(tmp_path, keep=2) as checkpoints:
+        saved.register(checkpoints)
+        for step, options in ((2, {"overwrite": True}), (5, {})):
+            monkeypatch.setattr(changes.Folder, "_move", _fails)
+            saved.set(10 * step)
+            checkpoints.save(step, **options)
+            with pytest.raises(CheckpointError, match=f"Step {step} is saved in .* tries again"):
+                checkpoints.wait()
+            assert f"Step {step} is saved in" in caplog.text
+            monkeypatch.undo()
+            assert checkpoints.steps()[-1] == step
+            assert checkpoints.restore() == step
+            assert saved.number == 10 * step
+        checkpoints.save(6)
+        checkpoints.wait()
+        assert checkpoints.steps() == [5, 6]
+    assert [path.name for path in (tmp_path / ".synthpix_torch").iterdir()] == ["lock"]
+
+
+def _fails(*_: Any) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 # Damage ----------------------------------------------------------------------------------------
@@ -462,6 +620,22 @@ def test_a_damaged_step_is_named_and_the_one_before_is_used(
         assert restored(folder) == 1
     with pytest.raises(CheckpointError, match=f"Step 2 .*({words})"):
         restored(folder, 2)
+
+
+def test_a_step_that_this_process_may_not_read_is_an_error_and_stays_where_it_is(
+    two_steps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(integrity, "_digest", refuse)
+    saved = Saved()
+    with Checkpointer(two_steps, read_only=True) as checkpoints:
+        saved.register(checkpoints)
+        for step in (None, 2):
+            with pytest.raises(CheckpointError, match=r"Step 2 .* cannot be read: .*denied"):
+                checkpoints.restore(step)
+    assert "Permission denied" in describe_step(two_steps, 2)["damage"]
 
 
 def test_damaged_steps_are_moved_aside_by_the_next_save_not_deleted(

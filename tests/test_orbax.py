@@ -289,4 +289,5 @@ def test_synthpix_itself_cannot_restore_what_it_saved(of_synthpix: Path) -> None
     code = f"import synthpix; synthpix.make({base(**few)!r}, load_from={str(of_synthpix)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "TypeError: 'float' object cannot be interpreted as an integer" in done.stderr
+    # Which of its arrays Orbax refuses first differs from run to run.
+    assert re.search(r"orbax/checkpoint.*\n.*restore", done.stderr)

@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from orbax.checkpoint import checkpoint_managers as policies
 
 from synthpix_torch.checkpoint import ranks
 from synthpix_torch.checkpoint import step as steps
-from synthpix_torch.checkpoint.folder import CheckpointError, Folder
+from synthpix_torch.checkpoint.folder import CheckpointError, Folder, UnfinishedError
 from synthpix_torch.checkpoint.newest import check_step, find_newest
 from synthpix_torch.checkpoint.registry import Registry
 from synthpix_torch.checkpoint.step import About
@@ -39,12 +40,22 @@ def _finish_all() -> None:
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
 
 
+def _forget_in_child() -> None:
+    """The thread that writes stays with the parent of a fork, so a child must not wait for it."""
+    for checkpointer in tuple(_OPEN):
+        checkpointer._pending = None
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 class Checkpointer:
     """Saves and restores registered objects together, a numbered step of a folder at a time.
 
     A step is on disk whole or not at all. Rank 0 writes, all ranks read; with several ranks call
-    `save` and `restore` on all of them. Use it in a `with` statement, or call `close`, which waits
-    for the last step and raises what failed; the end of the program waits too, and logs it.
+    `save`, `restore` and `wait` on all of them, with the same arguments. Use it in a `with`
+    statement, or call `close`, which waits for the last step and raises what failed; the end of the
+    program waits too, and logs it.
 
         with Checkpointer("runs/a", keep=3) as checkpoints:
             checkpoints.register(data=dataset, model=model, optimizer=optimizer)
@@ -128,7 +139,8 @@ class Checkpointer:
         if not self._registry:
             raise ValueError("Nothing is registered: call register(data=dataset) first.")
         if not (force or self._cadence.should_save(_Info(step), [], context=None)):
-            if self._pending is not None and self._pending.done():
+            # Several ranks hear of it together, at a step that is due.
+            if not ranks.are_several() and self._pending is not None and self._pending.done():
                 self._finish()
             return False
         replacing = ranks.together(lambda: self._prepare(step, overwrite=overwrite))
@@ -156,11 +168,21 @@ class Checkpointer:
         self._check_open()
         if step is not None:
             check_integer("step", step, 0)
-        # One rank decides: the others might look while a step is coming or going.
-        found: int | None = ranks.gather(ranks.together(lambda: self._find(step)))[0]
-        if found is not None:
-            saved = ranks.together(lambda: self._read(found))
-            self._registry.give_back(saved, self._rank)
+        ranks.check_equal({"step": str(step)})
+        while True:
+            # One rank decides: the others might look while a step is coming or going.
+            found: int | None = ranks.gather(ranks.together(lambda: self._find(step)))[0]
+            if found is None:
+                return None
+            try:
+                saved = ranks.together(partial(self._read, found))
+                break
+            except Exception:
+                # Its writer may have deleted it by now, for a newer one.
+                gone = any(ranks.gather(not self._folder.step(found).exists()))
+                if step is not None or not gone:
+                    raise
+        self._registry.give_back(saved, self._rank)
         return found
 
     def steps(self) -> list[int]:
@@ -168,16 +190,20 @@ class Checkpointer:
         return self._folder.steps()
 
     def wait(self) -> None:
-        """Wait until the last step is on disk.
+        """Wait until the last step is on disk; with several ranks, on all of them.
 
         Raises:
             CheckpointError: It could not be written.
+            RuntimeError: The same, on the other ranks.
         """
         self._check_open()
-        self._finish()
+        ranks.together(self._finish)
 
     def close(self) -> None:
-        """Wait as `wait` does, then let another process write.
+        """Wait for the last step, then let another process write.
+
+        Of several ranks only the one that writes waits and raises, so that a rank that fails can
+        close without the others; the end of a `with` block that did not fail calls `wait` first.
 
         Raises:
             CheckpointError: The last step could not be written.
@@ -193,8 +219,12 @@ class Checkpointer:
     def __enter__(self) -> Checkpointer:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            if kind is None and not self._closed:
+                self.wait()
+        finally:
+            self.close()
 
     # Behind the scenes -------------------------------------------------------------------------
 
@@ -214,9 +244,15 @@ class Checkpointer:
 
     def _finish(self) -> None:
         """Wait for the step that is being written, and raise what went wrong, once."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
+        pending = self._pending
+        if pending is None:
+            return
+        try:
             pending.result()
+        finally:
+            # Not if it was the wait that was interrupted.
+            if pending.done():
+                self._pending = None
 
     def _prepare(self, step: int, *, overwrite: bool) -> list[int]:
         """Make way for a step; which steps go when it comes."""
@@ -246,23 +282,26 @@ class Checkpointer:
         self, step: int, taken: Mapping[str, Any], about: About, replacing: list[int]
     ) -> None:
         """In the background: write one step, then delete old ones."""
-        folder = self._folder
+        folder, saved = self._folder, False
         try:
             folder.write(step, lambda place: steps.write_step(place, taken, about), replacing)
-        except Exception as error:
-            # Also logged, for those who never come back to ask.
-            logger.error("Step %d could not be saved in %s: %s", step, folder.path, error)
-            raise CheckpointError(
-                f"Step {step} could not be saved in {folder.path}: {error} Older steps are as "
-                "they were; mend the cause, and save again."
-            ) from error
-        try:
+            saved = True
             folder.discard(self._outdated())
-        except OSError as error:
-            raise CheckpointError(
-                f"Step {step} is saved, but older steps in {folder.path} could not be deleted: "
-                f"{error}"
-            ) from error
+        except Exception as error:
+            cause = str(error).rstrip(".")
+            if saved or isinstance(error, UnfinishedError):
+                text = (
+                    f"Step {step} is saved in {folder.path}, but other steps could not be deleted: "
+                    f"{cause}. The next save tries again."
+                )
+            else:
+                text = (
+                    f"Step {step} could not be saved in {folder.path}: {cause}. Older steps are as "
+                    "they were; mend the cause, and save again."
+                )
+            # Also logged, for those who never come back to ask.
+            logger.error("%s", text)
+            raise CheckpointError(text) from error
 
     def _outdated(self) -> list[int]:
         """Steps of ours that Orbax's policies let go."""
@@ -280,7 +319,7 @@ class Checkpointer:
         if step is not None:
             check_step(self._folder, step, steps.find_fault)
             return step
-        found, self._passed_over = find_newest(self._folder, steps.find_fault)
+        found, self._passed_over = find_newest(self._folder, steps.find_fault, depth=5)
         return found
 
     def _read(self, step: int) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class CheckpointError(RuntimeError):
     """A step could not be saved or read, or the folder belongs to another process."""
 
 
+class UnfinishedError(CheckpointError):
+    """A step is complete, but steps that it replaces could not be moved out of its way yet."""
+
+
 class Folder:
     """The steps below a path, named by their number as Orbax names them.
 
@@ -42,15 +46,16 @@ class Folder:
     def steps(self) -> list[int]:
         """Numbers of all steps, in order; whether they are whole is another question."""
         try:
-            with os.scandir(self.path) as entries:
-                found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            decided, replaced = self._decided()
         except FileNotFoundError:
-            return []
-        return sorted(int(name) for name in found if name.isdecimal() and str(int(name)) == name)
+            # Its writer has just finished it.
+            decided, replaced = [], []
+        return sorted({*_numbers(self.path)} - {*replaced} | {*decided})
 
     def step(self, number: int) -> Path:
         """Where a step is, or would be."""
-        return self.path / str(number)
+        decided = self._work / "decided" / str(number)
+        return decided if decided.exists() else self.path / str(number)
 
     # Writing -----------------------------------------------------------------------------------
 
@@ -67,9 +72,14 @@ class Folder:
             self._lock.check(self.path)
             return
         try:
-            self._work.mkdir(parents=True, exist_ok=True)
-            self._lock = _Lock(self._work / "lock")
-            self._recover()
+            _make(self._work)
+            lock = _Lock(self._work / "lock")
+            try:
+                self._recover()
+            except BaseException:
+                lock.release()
+                raise
+            self._lock = lock
         except BlockingIOError as error:
             raise CheckpointError(
                 f"Process {error.strerror} writes to {self.path}: end it, or choose another "
@@ -94,7 +104,11 @@ class Folder:
             number: The step.
             write: Writes it to a place that it is given, down to the disk.
             replacing: Steps that go when this one comes. A kill at any time leaves either all of
-                them, or this one in their place as soon as the folder is locked again.
+                them, or this one in their place.
+
+        Raises:
+            UnfinishedError: The step is there, but what it replaces is still in the way.
+            Exception: The step could not be written; nothing has changed.
         """
         place = self._work / "saving" / str(number)
         try:
@@ -107,16 +121,28 @@ class Folder:
             # Whatever fills the disk is of no use.
             shutil.rmtree(place.parent, ignore_errors=True)
             raise
-        if replacing:
-            decided = self._work / "decided"
-            decided.mkdir(exist_ok=True)
+        if not replacing:
+            self._finish(place)
+            return
+        decided = self._work / "decided"
+        try:
+            decided.mkdir()
+            (decided / "replaced").write_text(" ".join(map(str, replacing)))
+            sync(decided / "replaced")
+            sync(decided)
             os.rename(place, decided / str(number))
+        except BaseException:
+            shutil.rmtree(decided, ignore_errors=True)
+            shutil.rmtree(place.parent, ignore_errors=True)
+            raise
+        try:
             sync(decided)
             sync(self._work)
-            place = decided / str(number)
-            self.discard(replacing)
-        self._finish(place)
-        _remove(self._work / "saving")
+            self._recover()
+        except Exception as error:
+            # Whoever takes the lock next finishes it.
+            self.unlock()
+            raise UnfinishedError(str(error)) from error
 
     def discard(self, numbers: Iterable[int]) -> None:
         """Delete steps, each of which stops being a step before the first file is deleted."""
@@ -131,7 +157,7 @@ class Folder:
     def _move(self, number: int, name: str) -> Path:
         place = self._work / name / f"{number}-{uuid.uuid4().hex[:8]}"
         place.parent.mkdir(exist_ok=True)
-        os.rename(self.step(number), place)
+        os.rename(self.path / str(number), place)
         sync(self.path)
         return place
 
@@ -139,15 +165,21 @@ class Folder:
         """Make a complete step one."""
         os.rename(place, self.path / place.name)
         sync(self.path)
-        _remove(self._work / "decided")
+        _remove(place.parent)
+
+    def _decided(self) -> tuple[list[int], list[int]]:
+        """The step, if there is one, that is complete and is to replace others; and those."""
+        folder = self._work / "decided"
+        if not (decided := _numbers(folder)):
+            return [], []
+        return decided, [int(word) for word in (folder / "replaced").read_text().split()]
 
     def _recover(self) -> None:
-        """Finish what a killed writer had begun."""
-        decided = self._work / "decided"
-        for place in sorted(decided.glob("*")):
-            number = int(place.name)
-            self.discard(step for step in self.steps() if step >= number)
-            self._finish(place)
+        """Finish what was begun."""
+        decided, replaced = self._decided()
+        for number in decided:
+            self.discard({*replaced} & {*_numbers(self.path)})
+            self._finish(self._work / "decided" / str(number))
         for rest in ("decided", "saving", "deleted"):
             _remove(self._work / rest)
 
@@ -172,9 +204,7 @@ class _Lock:
             raise BlockingIOError(errno.EWOULDBLOCK, owner) from None
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, str(os.getpid()).encode())
-        # A forked child would keep the lock when its parent is killed.
-        release = weakref.WeakMethod(self._release_in_child)
-        os.register_at_fork(after_in_child=lambda: (call := release()) and call())
+        _LOCKS.add(self)
 
     def check(self, folder: Path) -> None:
         """Raise unless the file is still the one that was locked.
@@ -196,10 +226,37 @@ class _Lock:
                 "again with another folder."
             )
 
-    def _release_in_child(self) -> None:
-        self.release()
+
+def _numbers(folder: Path) -> list[int]:
+    """The folders in a folder that are named by a number, in order."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in found if name.isdecimal() and str(int(name)) == name)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, for good."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
 
 
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
+
+
+_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """A forked child would keep the lock when its parent is killed."""
+    for lock in tuple(_LOCKS):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 CHECKSUMS = "checksums.sha256"
 """In the format of sha256sum, so that `sha256sum --check checksums.sha256` reads it too."""
+
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
+"""What reading a folder fails with if the folder is at fault, and not the right to read it."""
 
 
 def seal(folder: Path) -> None:
@@ -39,6 +43,9 @@ def find_damage(folder: Path) -> str | None:
     """What is wrong with a sealed folder, None if it is as it was when it was sealed.
 
     Reads every byte. Files that were added count as damage too.
+
+    Raises:
+        OSError: Something keeps this process from reading, which says nothing of the folder.
     """
     try:
         expected = _read_checksums(folder)
@@ -50,7 +57,11 @@ def find_damage(folder: Path) -> str | None:
         for name, digest in expected.items():
             if _digest(folder / name) != digest:
                 return f"{name} was changed"
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
         return str(error)
     return None
 
@@ -70,12 +81,18 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     return {name: digest for digest, name in pairs}
 
 
-def _names(folder: Path) -> Iterator[str]:
+def _names(folder: Path) -> list[str]:
     """Names of all files below a folder, in a fixed order."""
-    for path in sorted(folder.rglob("*")):
-        # A link would take its content from elsewhere.
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix()
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        # A link would take its content from elsewhere, so it counts as a file.
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _digest(path: Path) -> str:

@@ -24,10 +24,23 @@ def load_newest(dataset: SynthPixDataset, path: str | os.PathLike[str]) -> None:
         StateMismatchError: It was saved with another configuration or other data.
     """
     folder = Folder(path)
-    number, _ = find_newest(folder, _find_fault)
-    if number is None:
-        raise FileNotFoundError(f"There is no whole step in {folder.path}: leave out load_from.")
-    step = folder.step(number)
+    while True:
+        number, _ = find_newest(folder, _find_fault, depth=3)
+        if number is None:
+            raise FileNotFoundError(
+                f"There is no whole step in {folder.path}: leave out load_from."
+            )
+        step = folder.step(number)
+        try:
+            _load(dataset, step)
+            return
+        except Exception:
+            # Its writer may have deleted it by now, for a newer one.
+            if step.exists():
+                raise
+
+
+def _load(dataset: SynthPixDataset, step: Path) -> None:
     if synthpix_step.is_one(step):
         dataset.seek(synthpix_step.read_position(dataset, step))
     else:

@@ -31,14 +31,14 @@ class RandomState:
             "cuda": cuda,
             "numpy": {
                 "kind": str(kind),
-                "keys": torch.tensor(np.asarray(keys).astype(np.int64)),
+                "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
                 "position": int(position),
                 "has_gauss": int(has_gauss),
                 "gauss": float(gauss),
             },
             "python": {
                 "version": python_version,
-                "keys": torch.tensor(python_keys, dtype=torch.int64),
+                "keys": torch.from_numpy(np.array(python_keys, np.int64)),
                 "gauss": python_gauss,
             },
         }
@@ -49,18 +49,26 @@ class RandomState:
         Raises:
             ValueError: `state_dict` is not what `state_dict()` gave.
         """
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        saved = state_dict.get("cuda")
+        if isinstance(saved, list) and len(saved) > count:
+            warnings.warn(
+                f"The random states of {len(saved)} GPUs were saved, there are {count} here: "
+                "the rest is left out.",
+                stacklevel=2,
+            )
         before = self.state_dict()
         try:
-            _set(state_dict)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            _set(before)
+            _set(state_dict, count)
+        except Exception as error:
+            _set(before, count)
             raise ValueError(
                 f"This is not the state of a RandomState with {', '.join(_KEYS)}: pass what its "
                 "state_dict() gave."
             ) from error
 
 
-def _set(state: Mapping[str, Any]) -> None:
+def _set(state: Mapping[str, Any], gpus: int) -> None:
     torch.set_rng_state(state["torch"])
     numpy, python = state["numpy"], state["python"]
     keys = numpy["keys"].numpy().astype(np.uint32)
@@ -68,12 +76,5 @@ def _set(state: Mapping[str, Any]) -> None:
         (numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["gauss"])
     )
     random.setstate((python["version"], tuple(python["keys"].tolist()), python["gauss"]))
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for index, cuda in enumerate(state["cuda"][:count]):
+    for index, cuda in enumerate(state["cuda"][:gpus]):
         torch.cuda.set_rng_state(cuda, index)
-    if len(state["cuda"]) > count:
-        warnings.warn(
-            f"The random states of {len(state['cuda'])} GPUs were saved, there are {count} here: "
-            "the rest is left out.",
-            stacklevel=3,
-        )

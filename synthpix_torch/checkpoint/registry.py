@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from synthpix_torch import state as states
 from synthpix_torch.checkpoint import ranks
@@ -13,6 +14,9 @@ from synthpix_torch.checkpoint.snapshot import take_snapshot
 from synthpix_torch.dataset import SynthPixDataset
 
 DATASET, RANDOM, TORCH = "dataset", "random", "torch"
+
+_KEPT: Final = object()
+"""In place of a state: the object keeps the one that it has."""
 
 # Names of the items of a dataset, and those that Orbax keeps for itself.
 _RESERVED = (*states.ITEMS, "default", "metrics")
@@ -84,18 +88,14 @@ class Registry:
             TypeError: A state holds what could not be read again.
             RuntimeError: The ranks do not agree.
         """
-        now = ranks.together(
-            lambda: {name: thing.state_dict() for name, thing in self._objects.items()}
-        )
+        ranks.check_equal({"step": str(step), "the registered objects": str(self.kinds)})
+        # Apart, for objects whose ranks work together: none of them waits for one that failed.
+        now = {name: ranks.together(thing.state_dict) for name, thing in self._objects.items()}
         ranks.check_equal(
             {
-                "step": str(step),
-                "the registered objects": str(self.kinds),
-                **{
-                    f"the position of {name}": f"{now[name]['sampler']['position']} of "
-                    f"{states.digest(now[name])}"
-                    for name in self.datasets
-                },
+                f"the position of {name}": f"{now[name]['sampler']['position']} of "
+                f"{states.digest(now[name])}"
+                for name in self.datasets
             }
         )
         taken = ranks.together(
@@ -132,10 +132,12 @@ class Registry:
             Exception: What an object raised; the objects have the states that they had before.
             RuntimeError: An object raised on another rank; likewise.
         """
+        ranks.check_equal({"the registered objects": str(self.kinds)})
         own = ranks.together(lambda: self._own_states(saved, rank))
         before: dict[str, Any] = {}
         try:
-            ranks.together(lambda: self._load(own, before))
+            for name in self._objects:
+                ranks.together(partial(self._load, name, own[name], before))
         except BaseException as error:
             error.add_note(self._put_back(before))
             raise
@@ -165,17 +167,17 @@ class Registry:
                 dataset.check_state_dict(own[name])
         return own
 
-    def _load(self, own: Mapping[str, Any], before: dict[str, Any]) -> None:
-        """Load states, and note those that are replaced."""
-        for name, thing in self._objects.items():
-            if own[name] is None:
-                continue
-            before[name] = take_snapshot(thing.state_dict(), name)
-            try:
-                thing.load_state_dict(own[name])
-            except Exception as error:
-                error.add_note(f"{name!r} could not be restored.")
-                raise
+    def _load(self, name: str, state: Any, before: dict[str, Any]) -> None:
+        """Load a state, and note the one that it replaces."""
+        if state is _KEPT:
+            return
+        thing = self._objects[name]
+        before[name] = take_snapshot(thing.state_dict(), name)
+        try:
+            thing.load_state_dict(state)
+        except Exception as error:
+            error.add_note(f"{name!r} could not be restored.")
+            raise
 
 
 def _kind(thing: Any) -> str:
@@ -193,11 +195,11 @@ def _names(kinds: Mapping[str, str]) -> str:
 
 
 def _of_rank(everyone: list[Any], rank: int, name: str) -> Any:
-    """The random state of one rank; None, with a warning, if it was not there to be saved."""
+    """The random state of one rank; `_KEPT`, with a warning, if it was not there to be saved."""
     if rank < len(everyone):
         return everyone[rank]
     warnings.warn(
         f"{name} was saved by {len(everyone)} ranks: rank {rank} keeps the random state it has.",
         stacklevel=4,
     )
-    return None
+    return _KEPT

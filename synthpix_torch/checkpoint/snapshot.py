@@ -12,6 +12,11 @@ import torch
 
 _PLAIN = (int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device)
 _SHARDED = ("DTensor", "ShardedTensor")
+_READABLE_BITS = 2000
+"""Longer integers are pickled in a way that torch does not read with weights_only=True."""
+
+_Storages = dict[Any, tuple[torch.UntypedStorage, torch.dtype, str]]
+"""Copied memory, and the type and name of the first tensor in it, by where the memory was."""
 
 
 def take_snapshot(state: Any, name: str) -> Any:
@@ -29,12 +34,12 @@ def take_snapshot(state: Any, name: str) -> Any:
     return _copy(state, name, {})
 
 
-def _copy(value: Any, where: str, storages: dict[Any, torch.UntypedStorage]) -> Any:
+def _copy(value: Any, where: str, storages: _Storages) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN and not (kind is int and value.bit_length() > _READABLE_BITS):
         return value
     if kind in (torch.Tensor, torch.nn.Parameter) and _is_simple(value):
-        return _copy_tensor(value.detach(), storages)
+        return _copy_tensor(value.detach(), where, storages)
     if kind in (dict, OrderedDict):
         items = {
             _copy(key, f"a key of {where}", storages): _copy(item, f"{where}[{key!r}]", storages)
@@ -64,15 +69,26 @@ def _is_simple(tensor: torch.Tensor) -> bool:
     )
 
 
-def _copy_tensor(tensor: torch.Tensor, storages: dict[Any, torch.UntypedStorage]) -> torch.Tensor:
+def _copy_tensor(tensor: torch.Tensor, where: str, storages: _Storages) -> torch.Tensor:
     storage = tensor.untyped_storage()
     key = (tensor.device, storage.data_ptr(), storage.nbytes())
+    extent = sum((n - 1) * step for n, step in zip(tensor.size(), tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + extent + 1) * tensor.element_size()
+    if tensor.numel() and end > storage.nbytes():
+        raise TypeError(f"The memory of {where} was freed: save before that, or leave it out.")
     if key not in storages:
         # As a tensor, because torch copies those with all threads.
         whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-        storages[key] = (whole.cpu() if whole.is_cuda else whole.clone()).untyped_storage()
-    empty = torch.empty(0, dtype=tensor.dtype)
-    return empty.set_(storages[key], tensor.storage_offset(), tensor.size(), tensor.stride())
+        copied = (whole.cpu() if whole.is_cuda else whole.clone()).untyped_storage()
+        storages[key] = copied, tensor.dtype, where
+    copied, dtype, other = storages[key]
+    if dtype != tensor.dtype and storage.nbytes():
+        raise TypeError(
+            f"{where} ({tensor.dtype}) and {other} ({dtype}) share memory, which torch.save cannot "
+            "write: make one of them a clone in state_dict()."
+        )
+    empty = torch.empty(0, dtype=tensor.dtype, device="cpu")
+    return empty.set_(copied, tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def _through_torch(value: Any, where: str) -> Any:

@@ -157,7 +157,9 @@ def _orbax() -> ocp.Checkpointer:
     # One process reads or writes alone, whatever jax.distributed knows of others.
     process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+    # In the background a folder that cannot be made is waited for until a timeout of minutes.
+    at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
     handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone, async_options=at_once)
     )
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
