@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from itertools import islice
@@ -137,6 +138,59 @@ def falls(folder: Path) -> dict[str, Any]:
         steps.write_step = write
         checkpoints.save(3)
     return {"not loaded": not_loaded, "position": position, "not written": not_written}
+
+
+def hears(folder: Path) -> dict[str, Any]:
+    """Rank 0 cannot write; whoever waits hears of it, and a step that is not due does not ask."""
+    heard: dict[str, Any] = {}
+    steps.write_step = _no_space  # type: ignore[assignment]
+    checkpoints = Checkpointer(folder, every=10)
+    checkpoints.register(fragile=Fragile())
+    checkpoints.save(10)
+    time.sleep(0.3)
+    heard["not due"] = _failure(lambda: checkpoints.save(11))
+    heard["due"] = _failure(lambda: checkpoints.save(20))
+    checkpoints.save(20)
+    heard["wait"] = _failure(checkpoints.wait)
+    checkpoints.save(20)
+
+    def leave() -> None:
+        with checkpoints:
+            pass
+
+    heard["leave"] = _failure(leave)
+    return heard
+
+
+class Gathers:
+    """Works together with the other ranks for its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        dist.barrier()
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        dist.barrier()
+
+
+class Failing(Gathers):
+    """Fails on rank 1, before the others come to what follows."""
+
+    def state_dict(self) -> dict[str, Any]:
+        if dist.get_rank() == 1:
+            raise ValueError("it fell")
+        return {}
+
+
+def gathers(folder: Path) -> list[str]:
+    """One object fails, another one waits for all ranks."""
+    with Checkpointer(folder) as checkpoints:
+        checkpoints.register(failing=Failing(), gathers=Gathers())
+        failures = [_failure(lambda: checkpoints.save(1))]
+    with Checkpointer(folder) as checkpoints:
+        checkpoints.register(failing=Fragile(), gathers=Gathers())
+        checkpoints.save(1)
+        return [*failures, _failure(checkpoints.restore)]
 
 
 def _no_space(*_: Any) -> None:

@@ -184,8 +184,8 @@ def test_whatever_torch_reads_with_weights_only_comes_back(tmp_path: Path, value
 
 @pytest.mark.parametrize(
     "value",
-    [np.ones(2), np.float64(1), {"deep": [object()]}, print],
-    ids=["array", "number of NumPy", "object", "function"],
+    [np.ones(2), np.float64(1), {"deep": [object()]}, print, 1 << 3000],
+    ids=["array", "number of NumPy", "object", "function", "long integer"],
 )
 def test_what_torch_would_not_read_again_is_refused_by_name_before_it_is_saved(
     tmp_path: Path, value: Any
@@ -195,6 +195,53 @@ def test_what_torch_would_not_read_again_is_refused_by_name_before_it_is_saved(
         with pytest.raises(TypeError, match=r"thing\['value'\].*weights_only=True"):
             checkpoints.save(1)
     assert files(tmp_path) == []
+
+
+def test_tensors_that_torch_cannot_write_are_refused_by_name_before_they_are_saved(
+    tmp_path: Path,
+) -> None:
+    numbers = torch.ones(3)
+    freed = torch.ones(3)
+    freed.untyped_storage().resize_(0)
+    for value, words in (
+        (
+            {"a": numbers, "b": numbers.view(torch.int32)},
+            r"\['b'\] .* and .*\['a'\] .* share memory",
+        ),
+        (freed, r"The memory of thing\['value'\] was freed"),
+    ):
+        with Checkpointer(tmp_path) as checkpoints:
+            checkpoints.register(thing=Counter(value))
+            with pytest.raises(TypeError, match=words):
+                checkpoints.save(1)
+    assert files(tmp_path) == []
+
+
+def test_the_default_device_of_torch_does_not_matter(tmp_path: Path) -> None:
+    thing = Counter(torch.ones(2))
+    with Checkpointer(tmp_path) as checkpoints, torch.device("meta"):
+        checkpoints.register(thing=thing, rng=RandomState())
+        checkpoints.save(1)
+        checkpoints.restore()
+    assert thing.value.tolist() == [1, 1]
+
+
+def test_an_object_whose_state_is_none_is_given_it_back(tmp_path: Path) -> None:
+    class Remembers:
+        loaded = "nothing"
+
+        def state_dict(self) -> None:
+            return None
+
+        def load_state_dict(self, state: Any) -> None:
+            self.loaded = state
+
+    thing = Remembers()
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(thing=thing)
+        checkpoints.save(1)
+        checkpoints.restore()
+    assert thing.loaded is None
 
 
 def test_a_sharded_tensor_is_refused(tmp_path: Path) -> None:
@@ -224,10 +271,11 @@ def test_a_random_state_that_is_none_changes_nothing() -> None:
     before, bad = state.state_dict(), state.state_dict()
     torch.rand(1)
     after = state.state_dict()
-    bad["python"]["keys"] = torch.zeros(3)
-    with pytest.raises(ValueError, match="not the state of a RandomState"):
-        state.load_state_dict(bad)
-    assert torch.equal(state.state_dict()["torch"], after["torch"])
+    for keys in (torch.zeros(3), -bad["python"]["keys"]):
+        bad["python"]["keys"] = keys
+        with pytest.raises(ValueError, match="not the state of a RandomState"):
+            state.load_state_dict(bad)
+        assert torch.equal(state.state_dict()["torch"], after["torch"])
     state.load_state_dict(before)
     assert torch.equal(state.state_dict()["torch"], before["torch"])
 

@@ -75,6 +75,23 @@ def test_what_fails_on_one_rank_is_undone_and_reported_on_all(tmp_path: Path) ->
         assert checkpoints.steps() == [1, 3]
 
 
+def test_a_failed_save_is_heard_by_all_ranks(tmp_path: Path) -> None:
+    first, second = checkpoint_ranks.run(checkpoint_ranks.hears, tmp_path / "run", 2)
+    for heard, words in (
+        (first, "CheckpointError: Step"),
+        (second, "RuntimeError: Rank 0 failed: CheckpointError: Step"),
+    ):
+        assert heard.pop("not due") == "none"
+        assert list(heard) == ["due", "wait", "leave"]
+        assert all(failure.startswith(words) for failure in heard.values()), heard
+
+
+def test_no_rank_waits_for_one_that_failed(tmp_path: Path) -> None:
+    first, second = checkpoint_ranks.run(checkpoint_ranks.gathers, tmp_path / "run", 2)
+    assert first == ["RuntimeError: Rank 1 failed: ValueError: it fell"] * 2
+    assert second == ["ValueError: it fell"] * 2
+
+
 def test_a_rank_that_was_given_by_hand_reads_and_does_not_write(tmp_path: Path) -> None:
     saved = Saved()
     saved.set(5)
