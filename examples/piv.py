@@ -61,6 +61,8 @@ def arguments(default_folder: str) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=1, help="see SynthPixDataset")
     parser.add_argument("--folder", type=Path, default=Path("runs") / default_folder)
     options = parser.parse_args()
+    if not options.resume and any(options.folder.glob("step-*")):
+        parser.error(f"{options.folder} holds a run: add --resume, or choose another --folder")
     options.folder.mkdir(parents=True, exist_ok=True)
     return options
 

@@ -421,7 +421,9 @@ class SynthPixDataset(IterableDataset[Any]):
     def _begin(self, new: Pass) -> tuple[int, int, int | None]:
         """Make a pass the live one; its rank, world size and number of batches."""
         rank, world_size = self.rank, self.world_size
-        if self._committed is not None and self._uncommitted:
+        ended = self._live is not None and self._live.ended
+        # Beside a longer dataset the next pass begins before the end of this one is trained on.
+        if self._committed is not None and self._uncommitted and not ended:
             self._move_to(self._committed)
         check_caller(tracking=self.tracking, world_size=world_size, position=self._position)
         self._check_world(world_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -33,7 +34,8 @@ class ResumeCallback(pl.Callback):
     checkpoint, alone: what Lightning would save of the loader itself is left out. The loader may be
     the dataset, a DataLoader or a StatefulDataLoader, with a length or without.
 
-    Callbacks of your own that save checkpoints at the end of a training batch come after it.
+    Put it before callbacks of your own: those that save, or raise, at the end of a training batch
+    would find that batch not committed yet.
     """
 
     def __init__(self, *datasets: SynthPixDataset) -> None:
@@ -44,6 +46,7 @@ class ResumeCallback(pl.Callback):
         """
         self._given = datasets
         self._datasets: tuple[SynthPixDataset, ...] = ()
+        self._fitting = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin to follow, before Lightning loads a checkpoint or reads a batch.
@@ -52,8 +55,8 @@ class ResumeCallback(pl.Callback):
             ValueError: There is nothing to follow.
             TypeError: The module takes batches itself, so what it trained on cannot be known.
         """
-        self._datasets = ()
-        if stage != "fit":
+        self._fitting = stage == "fit"
+        if not self._fitting:
             return
         data: Any = getattr(trainer, "datamodule", None)
         self._datasets = self._given or (
@@ -107,7 +110,7 @@ class ResumeCallback(pl.Callback):
                 `SynthPixDataset.load_state_dict`.
         """
         # Validation from a checkpoint leaves the training data where it is.
-        if not self._datasets:
+        if not self._fitting:
             return
         if len(state_dict) != len(self._datasets):
             raise ValueError(
@@ -116,6 +119,19 @@ class ResumeCallback(pl.Callback):
             )
         for i, dataset in enumerate(self._datasets):
             dataset.load_state_dict(state_dict[str(i)])
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Warn of a checkpoint that was saved without this callback."""
+        if self._fitting and self.state_key not in checkpoint["callbacks"]:
+            positions = ", ".join(str(dataset.position) for dataset in self._datasets)
+            warnings.warn(
+                "The checkpoint was saved without ResumeCallback and does not say which batch "
+                f"comes next: training goes on at batch {positions}. dataset.seek(n) before fit "
+                "chooses another one.",
+                stacklevel=2,
+            )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -134,10 +150,10 @@ class ResumeCallback(pl.Callback):
             dataset.untrack()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """What was read ahead is delivered again."""
+        """What was read ahead is delivered again; the place is known for later checkpoints."""
         for dataset in self._datasets:
             dataset.untrack()
-        self._datasets = ()
+        self._fitting = False
 
     def _follows(self, loader: Any) -> bool:
         return any(
@@ -180,9 +196,14 @@ class SynthPixDataModule(pl.LightningDataModule):
             **options: Further arguments for every `SynthPixDataset`.
 
         Raises:
-            ValueError: A number of batches has no configuration.
+            ValueError: A number of batches has no configuration, or there is a `load_from`.
         """
         super().__init__()
+        if "load_from" in options:
+            raise ValueError(
+                "SynthPixDataModule resumes from Lightning's checkpoints: leave out load_from, and "
+                "pass ckpt_path to fit, with ResumeCallback() among the callbacks."
+            )
         for name, config, count in (("val", val, val_batches), ("test", test, test_batches)):
             if count is not None and config is None:
                 raise ValueError(f"{name}_batches={count} has no data: give {name} as well.")

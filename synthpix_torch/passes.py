@@ -17,11 +17,15 @@ class Pass:
     """One pass over a dataset; it begins with its first batch, not before.
 
     Lightning makes an iterator only to throw it away, and loads states after it made another.
+
+    Attributes:
+        ended: Whether its user was told that there is no further batch.
     """
 
     def __init__(self, dataset: SynthPixDataset) -> None:
         self._dataset = dataset
         self._begun = False
+        self.ended = False
         self._rank = 0
         self._world_size = 1
         self._left: int | None = None
@@ -35,6 +39,7 @@ class Pass:
             self._rank, self._world_size, self._left = dataset._begin(self)
             self._begun = True
         if self._left == 0:
+            self.ended = True
             raise StopIteration
         if dataset._live is not self:
             self._refuse()

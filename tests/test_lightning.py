@@ -172,6 +172,64 @@ def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     assert module.seen == list(range(6))
 
 
+@pytest.mark.parametrize("loader", lightning_cases.LOADERS)
+@pytest.mark.parametrize("length", lightning_cases.LENGTHS.values())
+def test_a_checkpoint_that_is_saved_after_the_fit_goes_on_behind_it(
+    tmp_path: Path, loader: str, length: int | None
+) -> None:
+    make = lightning_cases.LOADERS[loader]
+    dataset = CountingDataset(epoch_length=length)
+    first = trainer(tmp_path, ResumeCallback(dataset), enable_checkpointing=False)
+    first.fit(Module(), make(dataset))
+    first.test(Module(), dataset.window(0, 2))
+    first.save_checkpoint(tmp_path / "after.ckpt")
+    again, module = CountingDataset(epoch_length=length), Module()
+    trainer(tmp_path, ResumeCallback(again), max_steps=9, enable_checkpointing=False).fit(
+        module, make(again), ckpt_path=tmp_path / "after.ckpt"
+    )
+    assert module.seen == [6, 7, 8]
+
+
+def test_a_checkpoint_without_the_callback_is_warned_of(tmp_path: Path) -> None:
+    dataset, module = CountingDataset(), Module()
+    without = trainer(tmp_path, enable_checkpointing=False, max_steps=2)
+    with pytest.warns(UserWarning, match="Lightning reads ahead"):
+        without.fit(module, DataLoader(dataset, batch_size=None))
+    without.save_checkpoint(tmp_path / "without.ckpt")
+    dataset.seek(2)
+    with pytest.warns(UserWarning, match="does not say which batch comes next.* at batch 2"):
+        trainer(tmp_path, ResumeCallback(dataset), max_steps=4, enable_checkpointing=False).fit(
+            module, DataLoader(dataset, batch_size=None), ckpt_path=tmp_path / "without.ckpt"
+        )
+    assert module.seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("loader", lightning_cases.LOADERS)
+def test_datasets_of_different_lengths_are_exact_side_by_side(tmp_path: Path, loader: str) -> None:
+    class Pairs(Module):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            pairs.append((batch["endless"].number, batch["sized"].number))
+            return super().training_step(batch["endless"], index)
+
+    def fit(steps: int, resumed: int = 0) -> list[tuple[int, int]]:
+        pairs.clear()
+        datasets = {"endless": CountingDataset(), "sized": CountingDataset(epoch_length=3)}
+        callbacks: list[pl.Callback] = [ResumeCallback(*datasets.values())]
+        callbacks += [] if resumed else [lightning_cases.every_step(tmp_path)]
+        trainer(tmp_path, *callbacks, max_steps=steps, enable_checkpointing=not resumed).fit(
+            Pairs(),
+            {name: lightning_cases.LOADERS[loader](data) for name, data in datasets.items()},
+            ckpt_path=tmp_path / f"step={resumed}.ckpt" if resumed else None,
+        )
+        return pairs
+
+    pairs: list[tuple[int, int]] = []
+    wanted = list(fit(9))
+    assert wanted == [(n, n) for n in range(9)]
+    for step in range(1, 8):
+        assert fit(9, step) == wanted[step:]
+
+
 # The data module -------------------------------------------------------------------------------
 
 
@@ -220,6 +278,11 @@ def test_a_data_module_without_validation_trains(tmp_path: Path) -> None:
 def test_a_number_of_batches_without_data_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}_batches=3 has no data: give {name} as well"):
         SynthPixDataModule(base(), **{f"{name}_batches": 3})  # type: ignore[arg-type]
+
+
+def test_a_folder_to_load_from_is_refused_because_it_would_move_validation_too() -> None:
+    with pytest.raises(ValueError, match="leave out load_from, and pass ckpt_path to fit"):
+        SynthPixDataModule(base(), load_from="runs/a")
 
 
 @pytest.mark.parametrize(
