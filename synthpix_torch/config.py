@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,21 @@ def _path(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _unwrapped(value: Any) -> Any:
+    """A value with numbers and arrays of NumPy, and sequences of others, as Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_unwrapped(part) for part in value]
+    return value
 
 
 _at_least_0 = "a number of at least 0"
@@ -274,9 +289,15 @@ class Config:
 
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Short values of all keys that define the stream, by group and key."""
-        contents = {"mask": digest_array(self.mask), "histogram": digest_array(self.histogram)}
+        values = {
+            **self.values,
+            "mask": digest_array(self.mask),
+            "histogram": digest_array(self.histogram),
+        }
+        if values.get("scheduler_class") not in GENERATED:
+            values |= dict.fromkeys(FINGERPRINT["kinematic"])
         return {
-            group: {key: short(contents.get(key, self.values.get(key))) for key in keys}
+            group: {key: short(values.get(key)) for key in keys}
             for group, keys in FINGERPRINT.items()
         }
 
@@ -326,7 +347,8 @@ def read_config(
         FileNotFoundError: A file that the configuration names does not exist.
         ValueError: A key is missing, unknown or has a value that cannot be used.
     """
-    raw = dict(config) if isinstance(config, Mapping) else _read_yaml(config)
+    # A copy, so that the configuration stays what it is when the mapping changes.
+    raw = copy.deepcopy(dict(config)) if isinstance(config, Mapping) else _read_yaml(config)
     _refuse_legacy(raw)
     for key in raw:
         if key not in RULES:
@@ -371,13 +393,12 @@ def _refuse_legacy(raw: Mapping[str, Any]) -> None:
 
 
 def _checked_values(raw: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]:
+    raw = {key: _unwrapped(value) for key, value in raw.items()}
     real = raw.get("include_images") is True
     values: dict[str, Any] = {}
     missing = []
     for key, rule in RULES.items():
         value = raw.get(key)
-        if isinstance(value, np.generic | np.ndarray):
-            value = value.tolist()
         if value is None:
             default = REAL_DEFAULTS.get(key, rule.default) if real else rule.default
             if default is not REQUIRED:
@@ -485,7 +506,7 @@ def _read_array(key: str, path: str) -> np.ndarray:
         raise FileNotFoundError(f"The {key} file {path!r} does not exist.")
     try:
         array = np.load(path)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"The {key} file {path!r} is not a .npy file: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"The {key} file {path!r} must hold one array.")
@@ -509,7 +530,8 @@ def _read_histogram(values: Mapping[str, Any]) -> np.ndarray | None:
         return None
     histogram = _read_array("histogram", values["histogram"])
     pixels = math.prod(values["image_shape"])
-    if histogram.shape != (256,) or not np.isclose(histogram.sum(), pixels):
+    counts = histogram.shape == (256,) and (histogram >= 0).all()
+    if not counts or not np.isclose(histogram.sum(), pixels):
         raise ValueError(
             f"The histogram {values['histogram']!r} must hold 256 counts that sum to the {pixels} "
             f"pixels of an image; its shape is {histogram.shape} and its sum {histogram.sum()}."

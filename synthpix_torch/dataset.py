@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import jax
 import torch
 import torch.distributed
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
@@ -23,9 +25,9 @@ from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_c
 from synthpix_torch.device import choose_device
 from synthpix_torch.flows import Flows
 from synthpix_torch.order import Order
-from synthpix_torch.passes import Pass, Window
+from synthpix_torch.passes import Pass, Window, refuse_workers
 from synthpix_torch.pipeline import Made, Pipeline, Run
-from synthpix_torch.render import Appearance, Renderer
+from synthpix_torch.render import Appearance, Renderer, random_flags
 from synthpix_torch.sources import FlowFieldSource, Records
 from synthpix_torch.versions import warn_of_problems
 
@@ -33,6 +35,8 @@ logger = logging.getLogger("synthpix_torch")
 
 RENDERERS = ("particles", "synthpix")
 LAYOUTS = ("torch", "synthpix")
+LAST_NUMBER = 10**15
+MADE_WITH = ("synthpix_torch", "synthpix", "jax", "jaxlib", "grain", "numpy")
 IMAGE_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -94,7 +98,8 @@ class SynthPixDataset(IterableDataset[Any]):
             ValueError: An argument or a value of the configuration cannot be used.
             FileNotFoundError: A file that the configuration names does not exist, or `load_from`
                 holds no whole step.
-            RuntimeError: A GPU was asked for that JAX or torch cannot use.
+            RuntimeError: A GPU was asked for that JAX or torch cannot use, or JAX is set to make
+                typed keys.
         """
         super().__init__()
         self._config = read_config(config, custom_source=source is not None)
@@ -128,7 +133,8 @@ class SynthPixDataset(IterableDataset[Any]):
         self._rank, self._world_size = rank, world_size
         self._epoch_length = epoch_length
         self._ahead = ahead
-        records = Records(self._config, source, exact=renderer == "synthpix")
+        brightest = 255 if scale_images or image_dtype != torch.float32 else math.inf
+        records = Records(self._config, source, exact=renderer == "synthpix", brightest=brightest)
         flows = Flows(self._config, records)
         self._order = _order(self._config, flows, records, streams)
         self._device = choose_device(device, self._config["device_ids"])
@@ -149,8 +155,12 @@ class SynthPixDataset(IterableDataset[Any]):
         self._position = 0
         self._committed: int | None = None
         self._uncommitted: deque[int] = deque()
-        self._live: Pass | None = None
+        # A reference to it, and whether its user was told that there is no further batch. Weak,
+        # because a pass holds its dataset.
+        self._live: weakref.ref[Pass] | None = None
+        self._live_ended = False
         self._run: Run | None = None
+        self._windows: weakref.WeakSet[Run] = weakref.WeakSet()
         self._told = False
         if load_from is not None:
             # What reads folders stands on this module.
@@ -168,11 +178,7 @@ class SynthPixDataset(IterableDataset[Any]):
         Raises:
             RuntimeError: Called in a worker process of a DataLoader.
         """
-        if get_worker_info() is not None:
-            raise RuntimeError(
-                "SynthPixDataset makes its batches on the device of this process, workers have "
-                "none: use DataLoader(dataset, batch_size=None, num_workers=0)."
-            )
+        refuse_workers()
         return Pass(self)
 
     def __len__(self) -> int:
@@ -198,7 +204,9 @@ class SynthPixDataset(IterableDataset[Any]):
         Raises:
             TypeError: `number` is not an integer.
             ValueError: The stream has no such batch.
+            RuntimeError: Called in a worker process of a DataLoader.
         """
+        refuse_workers()
         self._check_number(number, last=1)
         run = self._pipeline.run(number, stop=number + 1)
         try:
@@ -212,7 +220,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
         Raises:
             TypeError: A bound is not an integer.
-            ValueError: The stream has no such batches, or the ranks cannot share them equally.
+            ValueError: The stream has no such batches.
         """
         self._check_number(start, last=1)
         self._check_number(stop, last=0)
@@ -364,11 +372,14 @@ class SynthPixDataset(IterableDataset[Any]):
         return torch.device("cuda", self._device.local_hardware_id)
 
     def close(self) -> None:
-        """Stop reading ahead and let go of batches that were dropped; `position` stays."""
+        """Stop reading ahead and let go of batches that were dropped; `position` stays.
+
+        Its windows stop reading, too.
+        """
         self._live = None
-        if self._run is not None:
-            self._run.close()
-            self._run = None
+        run, self._run = self._run, None
+        for open_run in (*self._windows, *([] if run is None else [run])):
+            open_run.close()
         collect()
 
     def __enter__(self) -> SynthPixDataset:
@@ -379,7 +390,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What runs is made again: threads, caches and compiled functions do not travel.
-        return _rebuild, (type(self), self._config.given, self._arguments, self._next_for_state)
+        return _rebuild, (type(self), self._config.given, self._arguments, self.state_dict())
 
     # Behind the scenes -------------------------------------------------------------------------
 
@@ -387,8 +398,15 @@ class SynthPixDataset(IterableDataset[Any]):
     def _next_for_state(self) -> int:
         return self._position if self._committed is None else self._committed
 
+    def _is_live(self, one: Pass) -> bool:
+        return self._live is not None and self._live() is one
+
+    def _end(self, one: Pass) -> None:
+        """A pass has no further batch, and its user knows."""
+        self._live_ended = self._live_ended or self._is_live(one)
+
     def _move_to(self, position: int) -> None:
-        self._live = None
+        self._live, self._live_ended = None, False
         self._position = self._wrapped(position, world_size=1)
         self._uncommitted.clear()
         if self._committed is not None:
@@ -397,20 +415,23 @@ class SynthPixDataset(IterableDataset[Any]):
     def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""
         number = self._position + rank
-        if self._run is None or (self._run.number, self._run.stride) != (number, world_size):
-            if self._run is not None:
-                self._run.close()
-            self._run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
+        run, self._run = self._run, None
+        if run is None or (run.number, run.stride) != (number, world_size):
+            if run is not None:
+                run.close()
+            run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
         try:
-            batch = self._hand_out(next(self._run))
-            self._run.dispatch_ahead()
+            batch = self._hand_out(next(run))
+            run.dispatch_ahead()
         except BaseException:
-            self._run.close()
-            self._run = None
+            run.close()
             raise
-        self._position = self._wrapped(self._position + world_size, world_size)
+        position = self._wrapped(self._position + world_size, world_size)
+        # Last, and nothing between: Ctrl-C before it leaves the batch undelivered.
+        self._run = run
         if self._committed is not None:
-            self._uncommitted.append(self._position)
+            self._uncommitted.append(position)
+        self._position = position
         return batch
 
     def _wrapped(self, position: int, world_size: int) -> int:
@@ -421,14 +442,13 @@ class SynthPixDataset(IterableDataset[Any]):
     def _begin(self, new: Pass) -> tuple[int, int, int | None]:
         """Make a pass the live one; its rank, world size and number of batches."""
         rank, world_size = self.rank, self.world_size
-        ended = self._live is not None and self._live.ended
         # Beside a longer dataset the next pass begins before the end of this one is trained on.
-        if self._committed is not None and self._uncommitted and not ended:
+        if self._committed is not None and self._uncommitted and not self._live_ended:
             self._move_to(self._committed)
         check_caller(tracking=self.tracking, world_size=world_size, position=self._position)
         self._check_world(world_size)
         self._position = self._wrapped(self._position, world_size)
-        self._live = new
+        self._live, self._live_ended = weakref.ref(new), False
         left = self._order.pass_length(self._position, world_size, epoch_length=self._epoch_length)
         return rank, world_size, left
 
@@ -467,7 +487,6 @@ class SynthPixDataset(IterableDataset[Any]):
     def _describe(
         self, records: Records, appearance: Appearance, streams: int
     ) -> states.Description:
-        flags = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl")
         return states.Description(
             fields={
                 **self._config.fingerprint(),
@@ -476,18 +495,16 @@ class SynthPixDataset(IterableDataset[Any]):
                     "streams": str(streams),
                     **{key: short(value) for key, value in appearance._asdict().items()},
                 },
-                "jax": {flag: short(getattr(jax.config, flag)) for flag in flags},
+                "jax": {flag: short(value) for flag, value in random_flags().items()},
             },
             made_with={
-                **{name: version(name) for name in ("synthpix_torch", "synthpix", "jax", "jaxlib")},
+                **{name: version(name) for name in MADE_WITH},
                 "device": self._device.device_kind,
             },
-            next_index=self._next_index,
+            # Without this object, so that it ends as soon as nobody holds it.
+            next_index=partial(_next_index, self._order, self._config.flow_fields),
             total=self._order.total,
         )
-
-    def _next_index(self, position: int) -> int:
-        return self._order.first_flow_batch(position) * self._config.flow_fields
 
     def _check_arguments(
         self, renderer: str, layout: str, image_dtype: torch.dtype, scale_images: bool
@@ -498,7 +515,8 @@ class SynthPixDataset(IterableDataset[Any]):
             ("image_dtype", image_dtype, tuple(IMAGE_DTYPES)),
             ("scale_images", scale_images, (False, True)),
         ):
-            if value not in choices:
+            # 1 is equal to True, but a state tells them apart.
+            if value not in choices or not isinstance(value, type(choices[0])):
                 allowed = ", ".join(map(repr, choices))
                 raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
         on_device = self._config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
@@ -517,9 +535,15 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def _check_number(self, number: int, *, last: int) -> None:
         check_integer("The number of a batch", number, 0)
+        if number > LAST_NUMBER:
+            raise ValueError(f"The number of a batch must be at most {LAST_NUMBER}, not {number}.")
         total = self._order.total
         if total is not None and number > total - last:
             raise ValueError(f"The stream has no batch {number}: it ends with batch {total - 1}.")
+
+
+def _next_index(order: Order, flow_fields: int, position: int) -> int:
+    return order.first_flow_batch(position) * flow_fields
 
 
 def _order(config: Config, flows: Flows, records: Records, streams: int) -> Order:
@@ -547,8 +571,9 @@ def _rebuild(
     kind: type[SynthPixDataset],
     config: Mapping[str, Any],
     arguments: dict[str, Any],
-    position: int,
+    state: dict[str, Any],
 ) -> SynthPixDataset:
     dataset = kind(config, **arguments)
-    dataset.seek(position)
+    # Which is refused if files have changed since.
+    dataset.load_state_dict(state)
     return dataset

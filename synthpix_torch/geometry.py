@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -102,22 +103,26 @@ def geometry(config: Config, flow_field_shape: tuple[int, ...], device: jax.Devi
     )
 
 
+_REPLACING = threading.Lock()
+
+
 @contextmanager
 def _own_logger() -> Iterator[None]:
-    """Let synthpix's sampler log through Python's logging.
+    """Let synthpix's sampler log through Python's logging, for one thread at a time.
 
     Its own logger starts a helper process and opens a socket with the first message.
     """
     modules: tuple[Any, ...] = (synthpix.sampler.base, synthpix.sampler.synthetic)
-    theirs = [module.logger for module in modules]
     ours = logging.getLogger("synthpix_torch.synthpix")
-    for module in modules:
-        module.logger = ours
-    try:
-        yield
-    finally:
-        for module, logger in zip(modules, theirs, strict=True):
-            module.logger = logger
+    with _REPLACING:
+        theirs = [module.logger for module in modules]
+        for module in modules:
+            module.logger = ours
+        try:
+            yield
+        finally:
+            for module, logger in zip(modules, theirs, strict=True):
+                module.logger = logger
 
 
 class _ShapeOnly(SchedulerProtocol):

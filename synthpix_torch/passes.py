@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpix_torch.batch import AnyBatch
 
@@ -13,19 +13,28 @@ if TYPE_CHECKING:
     from synthpix_torch.dataset import SynthPixDataset
 
 
+def refuse_workers() -> None:
+    """Raise in a worker process of a DataLoader.
+
+    Raises:
+        RuntimeError: This is one.
+    """
+    if get_worker_info() is not None:
+        raise RuntimeError(
+            "SynthPixDataset makes its batches on the device of this process, workers have "
+            "none: use DataLoader(dataset, batch_size=None, num_workers=0)."
+        )
+
+
 class Pass:
     """One pass over a dataset; it begins with its first batch, not before.
 
     Lightning makes an iterator only to throw it away, and loads states after it made another.
-
-    Attributes:
-        ended: Whether its user was told that there is no further batch.
     """
 
     def __init__(self, dataset: SynthPixDataset) -> None:
         self._dataset = dataset
         self._begun = False
-        self.ended = False
         self._rank = 0
         self._world_size = 1
         self._left: int | None = None
@@ -39,13 +48,13 @@ class Pass:
             self._rank, self._world_size, self._left = dataset._begin(self)
             self._begun = True
         if self._left == 0:
-            self.ended = True
+            dataset._end(self)
             raise StopIteration
-        if dataset._live is not self:
+        if not dataset._is_live(self):
             self._refuse()
+        left = None if self._left is None else self._left - 1
         batch = dataset._advance(self._rank, self._world_size)
-        if self._left is not None:
-            self._left -= 1
+        self._left = left
         return batch
 
     def _refuse(self) -> NoReturn:
@@ -78,17 +87,26 @@ class Window(IterableDataset[Any]):
         if count % world_size:
             raise ValueError(
                 f"{world_size} ranks cannot share a window of {count} batches equally: make it "
-                f"{count - count % world_size} or {count + -count % world_size} batches long."
+                f"{count + -count % world_size} batches long."
             )
         return count // world_size
 
     def __iter__(self) -> Iterator[AnyBatch]:
-        """All batches of this rank from the beginning."""
+        """All batches of this rank from the beginning.
+
+        Raises:
+            RuntimeError: Called in a worker process of a DataLoader.
+        """
+        refuse_workers()
+        return self._batches()
+
+    def _batches(self) -> Iterator[AnyBatch]:
         length, stride = len(self), self._dataset.world_size
         start = self._start + self._dataset.rank
         run = self._dataset._pipeline.run(
             start, stride=stride, stop=self._stop, ahead=self._dataset._ahead
         )
+        self._dataset._windows.add(run)
         try:
             for _ in range(length):
                 batch = self._dataset._hand_out(next(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import NamedTuple
 
 from synthpix_torch.flows import Flows
@@ -64,7 +65,10 @@ class Run:
         self._dispatched: deque[Made] = deque()
         self._next = start
         self._in_use: dict[int, tuple[Loaded, tuple[str, ...]]] = {}
-        self._reader = pipeline.flows.read(self._plan)
+        # Without this object: one that is forgotten shall end at once, and its threads with it.
+        self._reader = pipeline.flows.read(
+            partial(_planned, pipeline.order, start, stride, self._stop)
+        )
         self._failure: Exception | None = None
 
     @property
@@ -132,9 +136,10 @@ class Run:
         size = self._pipeline.batch_size
         return (files * -(-size // len(files)))[:size]
 
-    def _plan(self, index: int) -> int | None:
-        """The `index`-th flow batch that this run needs, asked for by Grain's threads."""
-        number = self._pipeline.order.first_use(self._start, self._stride, index)
-        if number is None or (self._stop is not None and number >= self._stop):
-            return None
-        return self._pipeline.order.place(number).flow_batch
+
+def _planned(order: Order, start: int, stride: int, stop: int | None, index: int) -> int | None:
+    """The `index`-th flow batch that a run needs, asked for by Grain's threads."""
+    number = order.first_use(start, stride, index)
+    if number is None or (stop is not None and number >= stop):
+        return None
+    return order.place(number).flow_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,14 @@ from synthpix_torch.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, rende
 
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """For what holds matrix products: XLA would choose among them by time, and with them the bits."""
+
+_RANDOM_FLAGS: Final = (
+    "jax_enable_x64",
+    "jax_threefry_partitionable",
+    "jax_default_prng_impl",
+    "jax_random_seed_offset",
+    "jax_enable_custom_prng",
+)
 
 _MakeImages = Callable[..., tuple[Array, Array, ImageGenerationParameters]]
 
@@ -97,7 +105,11 @@ class Renderer:
 
         Raises:
             ValueError: synthpix refuses the configuration.
+            RuntimeError: JAX is set to make typed keys.
         """
+        self._flags = random_flags()
+        if self._flags["jax_enable_custom_prng"]:
+            raise RuntimeError("torch has no typed random keys: leave jax_enable_custom_prng off.")
         self._device = device
         self._adapt: Callable[[Array], tuple[Array, Array]] | None = None
         render: Callable[..., tuple[Array, Array, ImageGenerationParameters | None]] = _as_recorded
@@ -120,7 +132,12 @@ class Renderer:
         )
 
     def load(self, flow_batch: FlowBatch) -> Loaded:
-        """Put a flow batch on the device or make it there; returns before the work is done."""
+        """Put a flow batch on the device or make it there; returns before the work is done.
+
+        Raises:
+            RuntimeError: JAX's random flags have changed since this object was made.
+        """
+        self._check_flags()
         records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
         host = (flow_batch.flow_fields, flow_batch.images, records.astype(np.uint32).view(np.int32))
         flow_fields, images, on_device = jax.device_put(host, self._device)
@@ -134,9 +151,32 @@ class Renderer:
         return Loaded(labels, moving, None, on_device)
 
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
-        """Dispatch one batch: one call of one compiled function, which returns at once."""
+        """Dispatch one batch: one call of one compiled function, which returns at once.
+
+        Raises:
+            RuntimeError: JAX's random flags have changed since this object was made.
+        """
+        self._check_flags()
         rendered: Rendered = self._step(loaded, np.int32(repetition), np.bool_(last_step))
         return rendered
+
+    def _check_flags(self) -> None:
+        now = random_flags()
+        if now != self._flags:
+            changes = ", ".join(
+                f"{flag} from {self._flags[flag]} to {value}"
+                for flag, value in now.items()
+                if value != self._flags[flag]
+            )
+            raise RuntimeError(
+                f"JAX's settings have changed since the dataset was made: {changes}. Other random "
+                "numbers would follow: set them back, or make a new dataset."
+            )
+
+
+def random_flags() -> dict[str, Any]:
+    """The settings of JAX, as they are in this thread, that random numbers depend on."""
+    return {flag: getattr(jax.config, flag) for flag in _RANDOM_FLAGS}
 
 
 def _adapt(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -86,7 +89,12 @@ class Records:
     """
 
     def __init__(
-        self, config: Config, source: FlowFieldSource | None = None, *, exact: bool = False
+        self,
+        config: Config,
+        source: FlowFieldSource | None = None,
+        *,
+        exact: bool = False,
+        brightest: float = math.inf,
     ) -> None:
         """Find the records; nothing but the first is read.
 
@@ -94,6 +102,7 @@ class Records:
             config: The configuration.
             source: Records of the user's own, in place of those that the configuration names.
             exact: Generate kinematic flow fields with synthpix's own filter, for its bits.
+            brightest: The largest grey level that real images may have.
 
         Raises:
             FileNotFoundError: A file or folder that the configuration names does not exist.
@@ -103,6 +112,7 @@ class Records:
         self._config = config
         self._source = _open(config, exact=exact) if source is None else _checked(source)
         self._own = source is not None
+        self._brightest = brightest
         self._generated = config.values.get("scheduler_class") in GENERATED
         self._on_device = config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
         if len(self._source) == 0:
@@ -129,26 +139,38 @@ class Records:
         Raises:
             ValueError: The record has another shape than the first, is not finite, or is not what
                 the contract asks for.
+            Exception: What reading it raised, with a note that names the record.
         """
         if self._on_device:
             return Record(None, None, f"{KINEMATIC_ON_DEVICE}://{key}", padding=False)
-        raw = self._read(key)
+        try:
+            raw = self._read(key)
+        except StopIteration as error:
+            # As it is, it would end the iteration over the batches without a word.
+            raise RuntimeError(
+                f"{self._name(key)} ended an iteration while it was read: it holds nothing, or the "
+                "source calls next() on an iterator that is used up."
+            ) from error
+        except Exception as error:
+            error.add_note(f"{self._name(key)} could not be read.")
+            raise
         name = str(raw.get("file", "")) if isinstance(raw, Mapping) else ""
         where = f"Record {key}" + (f" ({name})" if name else "")
         fields = raw if isinstance(raw, Mapping) else {"flow_fields": raw}
         if "flow_fields" not in fields:
             raise ValueError(f"{where} is a mapping without 'flow_fields': add the flow field.")
-        flow_field = np.asarray(fields["flow_fields"])
+        if np.ma.is_masked(fields["flow_fields"]):
+            raise ValueError(f"{where} is a masked array with masked values: fill or leave it out.")
+        try:
+            flow_field = np.asarray(fields["flow_fields"])
+        except (TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{where} is not an array of numbers: {error}") from error
         self._check(flow_field, where)
         images = None
         if self._config.include_images:
             images = (np.asarray(fields["images1"]), np.asarray(fields["images2"]))
             for image in images:
-                if image.shape != self._config.image_shape:
-                    raise ValueError(
-                        f"{where} holds an image of shape {image.shape}, not of image_shape "
-                        f"{self._config.image_shape}: images must have one grey level per pixel."
-                    )
+                self._check_image(image, where)
         return Record(flow_field, images, name or f"record://{key}", _is_padding(fields))
 
     @property
@@ -172,6 +194,13 @@ class Records:
             "flow field shape": short(self.shape),
             "flow field dtype": self.dtype,
         }
+
+    def _name(self, key: int) -> str:
+        """What to call a record that could not be read."""
+        files: Any = getattr(self._source, "file_list", None)
+        if isinstance(self._source, EpisodicDataSource):
+            files = [file for file, *_ in self._source._interleaved_files]
+        return f"Record {key}" + ("" if self._own or files is None else f" ({files[key]})")
 
     def _read(self, key: int) -> Any:
         for _ in range(_ATTEMPTS):
@@ -200,8 +229,30 @@ class Records:
                 f"{where} has shape {flow_field.shape}, the first record has {self.shape}: "
                 "all flow fields must have one shape."
             )
-        if flow_field.dtype.kind == "f" and not np.isfinite(flow_field).all():
-            raise ValueError(f"{where} holds NaN or infinite values: mend or leave out the record.")
+        # JAX makes float32 of it, and 32 bits of an integer.
+        if flow_field.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                fits = bool(np.isfinite(flow_field.astype(np.float32, copy=False)).all())
+        else:
+            fits = flow_field.itemsize < 8 or bool(np.abs(flow_field.astype(float)).max() < 2**31)
+        if not fits:
+            raise ValueError(
+                f"{where} holds NaN, infinite or too large values: mend or leave out the record."
+            )
+
+    def _check_image(self, image: np.ndarray, where: str) -> None:
+        if image.shape != self._config.image_shape:
+            raise ValueError(
+                f"{where} holds an image of shape {image.shape}, not of image_shape "
+                f"{self._config.image_shape}: images must have one grey level per pixel."
+            )
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise ValueError(f"{where} holds an image with NaN or infinite values: mend the image.")
+        if image.max() > self._brightest:
+            raise ValueError(
+                f"{where} holds an image with grey levels up to {image.max()}: scale_images and "
+                "16-bit images are made for levels up to 255, leave them out."
+            )
 
 
 def _is_padding(fields: Mapping[str, Any]) -> bool:
@@ -230,7 +281,7 @@ def _open(config: Config, *, exact: bool) -> Any:
             scale_mode=config["scale_mode"],
             seed=config["seed"],
         )
-    paths = list(config["file_list"])
+    paths = [_with_folder(path) for path in config["file_list"]]
     for path in paths:
         if not path.startswith(HUB) and not os.path.exists(path):
             raise FileNotFoundError(f"file_list names {path!r}, which does not exist.")
@@ -249,6 +300,7 @@ def _open(config: Config, *, exact: bool) -> Any:
     _refuse_empty_folders(paths, files.file_list, pattern)
     if not config["episode_length"]:
         return files
+    _refuse_other_orders(files.file_list)
     try:
         return EpisodicDataSource(
             files,
@@ -263,22 +315,46 @@ def _open(config: Config, *, exact: bool) -> Any:
         ) from error
 
 
+def _with_folder(path: str) -> str:
+    """A file with its folder, which synthpix looks for to make episodes."""
+    return os.path.join(".", path) if os.path.isfile(path) and not os.path.dirname(path) else path
+
+
 def _find(source: Any, paths: list[str], pattern: str, **options: Any) -> FileDataSource:
     try:
         files: FileDataSource = source(paths, **options)
     except ValueError as error:
         raise ValueError(
-            f"file_list {short(paths)} holds no flow fields: put files named {pattern} there, "
+            f"file_list {', '.join(paths)} holds no flow fields: put files named {pattern} there, "
             "or set the scheduler_class of the files that are there."
         ) from error
     return files
 
 
 def _refuse_empty_folders(paths: list[str], files: list[str], pattern: str) -> None:
-    folders = {os.path.join(path, "") for path in paths if os.path.isdir(path)}
-    for folder in sorted(folders):
-        if not any(file.startswith(folder) for file in files):
-            raise ValueError(f"The folder {folder!r} holds no file that matches {pattern}.")
+    found = [os.path.abspath(file) for file in files]
+    for path in filter(os.path.isdir, paths):
+        folder = os.path.join(os.path.abspath(path), "")
+        if not any(file.startswith(folder) for file in found):
+            raise ValueError(f"The folder {path!r} holds no file that matches {pattern}.")
+
+
+def _refuse_other_orders(files: list[str]) -> None:
+    """Refuse episodes whose order in time is not that of the alphabet, which is synthpix's."""
+    by_name = sorted(os.path.abspath(file) for file in files)
+    for one, other in itertools.pairwise(by_name):
+        if os.path.dirname(one) == os.path.dirname(other) and _in_time(one) > _in_time(other):
+            raise ValueError(
+                f"Episodes go through the files of a folder by the alphabet, in which "
+                f"{os.path.basename(one)} comes before {os.path.basename(other)}: give the numbers "
+                "in the names as many digits, with zeros in front."
+            )
+
+
+def _in_time(file: str) -> list[tuple[bool, int, str]]:
+    """A key to sort by that takes digits for numbers."""
+    parts = re.split(r"(\d+)", os.path.basename(file))
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _digest_names(files: list[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from kinds import base, few
 
 from synthpix_torch import Batch, SynthPixDataset
+from synthpix_torch.batch import AnyBatch
 from synthpix_torch.order import Order
 
 
@@ -33,6 +34,19 @@ class _Pipeline(NamedTuple):
 
     def run(self, start: int, *, stride: int = 1, stop: int | None = None, ahead: int = 0) -> _Run:
         return _Run(start, stride)
+
+
+class Looks:
+    """A map-style dataset that looks at batches."""
+
+    def __init__(self, dataset: SynthPixDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> AnyBatch:
+        return self._dataset.batch_at(index)
 
 
 class CountingDataset(SynthPixDataset):

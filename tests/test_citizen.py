@@ -8,11 +8,14 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from kinds import KINDS, base
+from kinds import KINDS, base, write_npy
 
 from synthpix_torch import SynthPixDataset
 
@@ -98,11 +101,54 @@ def test_close_leaves_no_thread(kind: str, data: Path) -> None:
     assert reading.ends()
 
 
-def test_a_dataset_that_is_forgotten_leaves_no_thread() -> None:
+def test_a_dataset_that_is_forgotten_is_gone_at_once_and_leaves_no_thread() -> None:
     reading = Reading()
-    next(iter(SynthPixDataset(base())))
-    gc.collect()
+    dataset = SynthPixDataset(base())
+    list(islice(dataset, 3))
+    forgotten = weakref.ref(dataset)
+    gc.disable()
+    try:
+        del dataset
+        assert forgotten() is None
+        assert reading.ends()
+    finally:
+        gc.enable()
+
+
+def test_a_closed_dataset_has_closed_its_windows() -> None:
+    reading = Reading()
+    with SynthPixDataset(base()) as dataset:
+        batches = iter(dataset.window(0, 8))
+        next(batches)
+        assert reading.goes_on()
     assert reading.ends()
+
+
+def test_what_is_given_up_under_way_leaves_no_thread(tmp_path: Path) -> None:
+    reading = Reading()
+    folder = write_npy(tmp_path, 8)
+    np.save(folder / "flow_6.npy", np.zeros(3))
+    config = base(scheduler_class=".npy", file_list=str(folder), randomize=False, batch_size=2)
+    with SynthPixDataset(config | {"flow_fields_per_batch": 2}) as dataset:
+        for _ in dataset.window(0, 2):
+            pass
+        assert reading.ends()
+        list(islice(dataset, 2))
+        dataset.seek(3)
+        with pytest.raises(ValueError, match="flow_6"):
+            next(iter(dataset))
+        assert reading.ends()
+        dataset.seek(0)
+        next(iter(dataset))
+        before = threading.active_count()
+        for position in (2, 1, 0):
+            dataset.seek(position)
+            next(iter(dataset))
+        for _ in range(100):
+            # A thread that is told to end may take a moment.
+            if threading.active_count() > before:
+                time.sleep(0.05)
+        assert threading.active_count() <= before
 
 
 def test_ctrl_c_ends_the_process_and_leaves_nothing(tmp_path: Path) -> None:
@@ -136,6 +182,7 @@ def test_workers_are_refused_with_the_way_out(method: str, tmp_path: Path) -> No
         f"""
         from torch.utils.data import DataLoader
         from synthpix_torch import SynthPixDataset
+        from counting import Looks
         from kinds import base
 
         if __name__ == "__main__":
@@ -143,16 +190,17 @@ def test_workers_are_refused_with_the_way_out(method: str, tmp_path: Path) -> No
             if {method!r} == "spawn":
                 next(iter(dataset))
                 dataset.close()
-            loader = DataLoader(
-                dataset, batch_size=None, num_workers=1, multiprocessing_context={method!r}
-            )
-            try:
-                next(iter(loader))
-            except RuntimeError as error:
-                assert "num_workers=0" in str(error), error
-                print("refused")
+            for data in (dataset, dataset.window(0, 4), Looks(dataset)):
+                loader = DataLoader(
+                    data, batch_size=None, num_workers=1, multiprocessing_context={method!r}
+                )
+                try:
+                    next(iter(loader))
+                except RuntimeError as error:
+                    assert "num_workers=0" in str(error), error
+                    print("refused")
         """,
         tmp_path,
         timeout=120,
     )
-    assert done.stdout == "refused\n", done.stderr
+    assert done.stdout == "refused\n" * 3, done.stderr

@@ -1,12 +1,15 @@
 """Bad input gets one sentence that says what to do, before anything has changed."""
 
+from collections import UserList
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
-from kinds import KINDS, base, fields, write_npy
+from kinds import KINDS, base, fields, write_h5, write_mat, write_npy
 
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.config import RULES, read_config, short
@@ -38,6 +41,7 @@ def files(folder: Path | str, **changes: Any) -> dict[str, Any]:
         ({"seeding_density_range": (0.2, 0.1)}, "seeding_density_range must be"),
         ({"p_hide_img1": 1.5}, "p_hide_img1 must be a probability"),
         ({"dt": float("nan")}, "dt must be a positive number"),
+        ({"dt": 10**400}, "dt must be a positive number"),
         ({"output_units": "px"}, "output_units must be one of 'pixels'"),
         ({"scheduler_class": ".flo"}, "scheduler_class must be one of '.npy'"),
         ({"scale_mode": "max"}, "scale_mode must be one of"),
@@ -116,16 +120,24 @@ def test_masks_and_histograms_must_fit(tmp_path: Path) -> None:
     np.save(tmp_path / "histogram.npy", np.ones(256) * 2)
     with pytest.raises(ValueError, match="256 counts that sum to the 256 pixels"):
         SynthPixDataset(base(histogram=str(tmp_path / "histogram.npy")))
-    (tmp_path / "histogram.npy").write_text("no array")
-    with pytest.raises(ValueError, match=r"is not a \.npy file"):
+    np.save(tmp_path / "histogram.npy", np.array([-1.0] * 128 + [3.0] * 128))
+    with pytest.raises(ValueError, match="256 counts"):
         SynthPixDataset(base(histogram=str(tmp_path / "histogram.npy")))
+    np.save(tmp_path / "mask.npy", np.full((16, 16), 2))
+    with pytest.raises(ValueError, match="must hold only 0 and 1"):
+        SynthPixDataset(base(mask=str(tmp_path / "mask.npy")))
+    for text in ("no array", ""):
+        (tmp_path / "histogram.npy").write_text(text)
+        with pytest.raises(ValueError, match=r"is not a \.npy file"):
+            SynthPixDataset(base(histogram=str(tmp_path / "histogram.npy")))
 
 
 def test_folders_without_flow_fields_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no flow fields"):
+    with pytest.raises(ValueError, match=f"file_list {tmp_path / 'empty'} holds no flow fields"):
         SynthPixDataset(files(tmp_path / "empty"))
     write_npy(tmp_path / "full", 4)
+    SynthPixDataset(files(f"{tmp_path / 'full'}//"))
     with pytest.raises(ValueError, match=r"empty.*holds no file that matches flow_\*\.npy"):
         SynthPixDataset(files("", file_list=[str(tmp_path / "full"), str(tmp_path / "empty")]))
 
@@ -154,6 +166,7 @@ def test_episodes_out_of_order_are_refused(
         (lambda field: np.full_like(field, np.nan), r"flow_3.*holds NaN"),
         (lambda field: field[..., 0], r"flow_3.*must hold numbers of shape \(H, W, 2\)"),
         (lambda field: field.astype(str), r"flow_3.*must hold numbers"),
+        (lambda field: field.astype(float) * 1e39, r"flow_3.*too large values"),
     ],
 )
 def test_a_bad_record_surfaces_at_its_own_batch_and_the_position_stays(
@@ -161,17 +174,105 @@ def test_a_bad_record_surfaces_at_its_own_batch_and_the_position_stays(
 ) -> None:
     folder = write_npy(tmp_path, 8)
     np.save(folder / "flow_3.npy", spoil(np.load(folder / "flow_3.npy")))
-    config = files(folder, batch_size=2, flow_fields_per_batch=2, randomize=False)
+    config = files(folder, batch_size=1, flow_fields_per_batch=1, randomize=False)
     with SynthPixDataset(config, ahead=3) as dataset:
         batches = iter(dataset)
-        assert next(batches).number == 0
+        # The second dispatches the third and meets the bad one.
+        assert [next(batches).number for _ in range(3)] == [0, 1, 2]
         for _ in range(2):
             with pytest.raises(ValueError, match=message):
                 next(batches)
-            assert dataset.position == 1
-        assert dataset.batch_at(2).number == 2
+            assert dataset.position == 3
+        assert dataset.batch_at(4).number == 4
         np.save(folder / "flow_3.npy", fields(1)[0])
-        assert [next(batches).number, next(batches).number] == [1, 2]
+        assert [next(batches).number, next(batches).number] == [3, 4]
+
+
+def _empty_h5(folder: Path) -> Path:
+    h5py.File(folder / "003.h5", "w").close()
+    return folder / "003.h5"
+
+
+def _cut_npy(folder: Path) -> Path:
+    path = folder / "flow_3.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "spoil"), [(write_h5, ".h5", _empty_h5), (write_npy, ".npy", _cut_npy)]
+)
+def test_a_file_that_cannot_be_read_is_named_and_ends_no_pass(
+    tmp_path: Path, write: Any, kind: str, spoil: Any
+) -> None:
+    path = spoil(write(tmp_path, 8))
+    config = files(tmp_path, scheduler_class=kind, batch_size=1, flow_fields_per_batch=1)
+    with SynthPixDataset(config | {"randomize": False}, epoch_length=6) as dataset:
+        seen = []
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            seen += [batch.number for batch in dataset]
+        assert path.name in str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
+        assert dataset.position == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (np.ma.masked_greater(fields(1)[0], 1.0), "a masked array with masked values"),
+        (np.full((24, 24, 2), 2**33, np.uint64), "too large values"),
+        (fields(1)[0][..., :1], "must hold numbers of shape"),
+        (torch.ones(24, 24, 2, requires_grad=True), "Record 0 is not an array of numbers"),
+    ],
+    ids=["masked", "64 bits", "one component", "requires grad"],
+)
+def test_a_record_that_would_silently_become_another_is_refused(record: Any, message: str) -> None:
+    config = {key: value for key, value in base().items() if key != "scheduler_class"}
+    with pytest.raises(ValueError, match=message):
+        SynthPixDataset(config, source=[record] * 8)
+
+
+def test_real_images_with_levels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    write_mat(tmp_path, 4, (16, 16))
+    config = KINDS["real"](tmp_path) | {"file_list": [str(tmp_path)]}
+    saved = scipy.io.loadmat(tmp_path / "000.mat")
+    bright, broken = saved["I0"].astype(np.uint16) + 256, np.full((16, 16), np.nan)
+    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": bright, "I1": bright})
+    for arguments in ({"scale_images": True}, {"image_dtype": torch.float16}):
+        with pytest.raises(ValueError, match="scale_images and 16-bit images are made for"):
+            SynthPixDataset(config, **arguments)
+    assert SynthPixDataset(config).batch_at(0).images.max() > 255
+    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": broken, "I1": broken})
+    with pytest.raises(ValueError, match="an image with NaN"):
+        SynthPixDataset(config)
+
+
+def test_episodes_of_files_whose_alphabet_is_not_their_time_are_refused(tmp_path: Path) -> None:
+    config = files(write_npy(tmp_path, 11), episode_length=2, randomize=False)
+    with pytest.raises(
+        ValueError, match=r"flow_10\.npy comes before flow_2\.npy: give the numbers"
+    ):
+        SynthPixDataset(config)
+    (tmp_path / "flow_10.npy").unlink()
+    assert SynthPixDataset(config).batch_at(0).number == 0
+
+
+def test_files_of_episodes_may_be_named_without_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_npy(tmp_path, 4))
+    names = [f"flow_{t}.npy" for t in range(4)]
+    config = files("", file_list=names, episode_length=2, randomize=False)
+    assert SynthPixDataset(config).batch_at(0).number == 0
+
+
+def test_a_configuration_may_hold_numbers_of_numpy_and_other_sequences() -> None:
+    wanted = SynthPixDataset(base()).state_dict()
+    config = base(
+        image_shape=(np.int64(16), np.int32(16)),
+        diameter_ranges=UserList([UserList([np.float32(1), 2.0])]),
+        loop=np.True_,
+    )
+    assert SynthPixDataset(config).state_dict() == wanted
 
 
 def test_channels_first_are_refused_at_once(tmp_path: Path) -> None:
@@ -193,6 +294,7 @@ def test_channels_first_are_refused_at_once(tmp_path: Path) -> None:
         ({"layout": "NHWC"}, ValueError, "layout must be one of 'torch', 'synthpix'"),
         ({"image_dtype": torch.int8}, ValueError, "image_dtype must be one of torch.float32"),
         ({"scale_images": 2}, ValueError, "scale_images must be one of False, True"),
+        ({"scale_images": 1}, ValueError, "scale_images must be one of False, True"),
         ({"device": "tpu"}, ValueError, "device must be 'cpu' or 'cuda'"),
         ({"device": "meta"}, ValueError, "device must be 'cpu' or 'cuda'"),
     ],

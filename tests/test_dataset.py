@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counting import CountingDataset
 from kinds import KINDS, base, few, fields
 from oracle import differing, digest, ours, sampler, stream, theirs
 from torch.utils.data import DataLoader, Dataset
@@ -138,6 +139,7 @@ def test_the_position_can_be_set() -> None:
         ("1", TypeError, "must be an integer"),
         (True, TypeError, "must be an integer"),
         (4, ValueError, "The stream has no batch 4: it ends with batch 2"),
+        (10**19, ValueError, "must be at most 1000000000000000"),
     ],
 )
 def test_a_batch_that_is_not_in_the_stream_is_refused(
@@ -232,6 +234,16 @@ def test_every_rank_gets_equally_many_batches_of_finite_data(data: Path) -> None
                 parts.append(numbers(dataset))
                 assert dataset.position == 0
         assert sorted(itertools.chain(*parts)) == list(range(12 - 12 % world_size))
+
+
+def test_more_ranks_than_batches_are_left_begin_again(data: Path) -> None:
+    config = KINDS["finite"](data)
+    total = SynthPixDataset(config)._order.total
+    assert total is not None
+    for rank in range(3):
+        dataset = CountingDataset(config, rank=rank, world_size=3)
+        dataset.seek(total - 1)
+        assert next(iter(dataset)).number == rank
 
 
 def test_too_little_finite_data_for_the_ranks_is_an_error(data: Path) -> None:
@@ -421,6 +433,26 @@ def test_a_flow_batch_is_read_once_for_all_its_repetitions() -> None:
         list(itertools.islice(dataset, 10))
     # The first record once more, for its shape.
     assert source.read == [0, *range(8)]
+
+
+def test_flow_batches_that_are_used_up_are_dropped() -> None:
+    for streams in (1, 3):
+        with SynthPixDataset(base(**few), streams=streams, ahead=0) as dataset:
+            for _ in range(30):
+                next(iter(dataset))
+                assert dataset._run is not None
+                assert len(dataset._run._in_use) <= streams
+
+
+def test_nothing_is_dispatched_ahead_of_the_second_batch() -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        ahead = []
+        for _ in range(4):
+            next(iter(dataset))
+            assert dataset._run is not None
+            ahead.append(len(dataset._run._dispatched))
+    # The first batch is not kept waiting for the flow fields of the second.
+    assert ahead == [0, 2, 2, 2]
 
 
 def test_reading_ahead_is_bounded_and_can_be_turned_off() -> None:

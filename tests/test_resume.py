@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import KINDS, base, few
+from kinds import KINDS, base, few, write_npy
 from oracle import digest
 from torch.utils.data import DataLoader
 from uninterrupted import COUNT, passes
 
-from synthpix_torch import SynthPixDataset
+from synthpix_torch import StateMismatchError, SynthPixDataset
 
 HERE = Path(__file__).parent
 
@@ -158,6 +158,38 @@ def test_copies_and_pickles_go_on_independently(expected: list[str], duplicate: 
             assert twin.state_dict() == dataset.state_dict()
             assert take(twin, 3) == expected[4:7]
         assert take(dataset, 2) == expected[4:6]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_has_the_arguments_and_the_committed_place(duplicate: Any) -> None:
+    arguments: dict[str, Any] = {"rank": 1, "world_size": 2, "renderer": "synthpix"}
+    with SynthPixDataset(base(**few), **arguments) as dataset:
+        dataset.track()
+        batches = iter(dataset)
+        first, second = next(batches), next(batches)
+        dataset.commit()
+        with duplicate(dataset) as other:
+            assert other.position == 2
+            assert (other.rank, other.world_size) == (1, 2)
+            assert digest(next(iter(other))) == digest(second)
+    assert (first.number, second.number) == (1, 3)
+
+
+def test_a_copy_of_a_dataset_whose_data_changed_since_is_refused(tmp_path: Path) -> None:
+    config = base(scheduler_class=".npy", file_list=[str(write_npy(tmp_path, 4))])
+    with SynthPixDataset(config) as dataset:
+        saved = pickle.dumps(dataset)
+        write_npy(tmp_path, 5)
+        with pytest.raises(StateMismatchError, match=r"records \(saved 4, here 5\)"):
+            pickle.loads(saved)
+
+
+def test_a_mapping_that_changes_later_changes_no_copy() -> None:
+    config = base(image_shape=[16, 16])
+    with SynthPixDataset(config) as dataset:
+        config["image_shape"][:] = [8, 8]
+        with copy.deepcopy(dataset) as other:
+            assert digest(other.batch_at(0)) == digest(dataset.batch_at(0))
 
 
 def _in_a_spawned_process(dataset: SynthPixDataset, results: Connection) -> None:

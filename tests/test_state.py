@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grain.python as grain
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -141,6 +142,7 @@ def test_a_state_of_another_configuration_is_refused_by_field(
         ({"layout": "synthpix"}, "layout"),
         ({"image_dtype": torch.float16}, r"image_dtype \(saved float16, here float32\)"),
         ({"scale_images": True}, "scale_images"),
+        ({"renderer": "synthpix"}, r"renderer \(saved synthpix, here particles\)"),
     ],
 )
 def test_a_state_of_other_batches_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -172,14 +174,73 @@ def test_a_source_of_the_users_own_can_say_what_it_is() -> None:
         SynthPixDataset(config, source=a).load_state_dict(saved)
 
 
-def test_a_state_of_other_random_flags_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("jax_enable_x64", True),
+        ("jax_threefry_partitionable", False),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_random_seed_offset", 7),
+    ],
+)
+def test_other_random_flags_are_refused_by_states_and_by_datasets_that_were_made_before(
+    flag: str, value: Any
+) -> None:
+    before = getattr(jax.config, flag)
     with SynthPixDataset(base()) as dataset:
         state = dataset.state_dict()
-        jax_flags = state["fingerprint"]["jax"]
-        assert jax_flags == "false|true|threefry2x32"
-        state["fingerprint"]["jax"] = "false|false|threefry2x32"
-        with pytest.raises(StateMismatchError, match=r"jax_threefry_partitionable \(saved false"):
-            dataset.load_state_dict(state)
+        batches = iter(dataset)
+        next(batches)
+        jax.config.update(flag, value)
+        try:
+            with pytest.raises(StateMismatchError, match=rf"{flag} \(saved"):
+                SynthPixDataset(base()).load_state_dict(state)
+            changed = f"changed since the dataset was made: {flag} from {before} to {value}"
+            with pytest.raises(RuntimeError, match=changed):
+                dataset.batch_at(0)
+        finally:
+            jax.config.update(flag, before)
+        assert dataset.batch_at(0).number == 0
+
+
+def test_typed_random_keys_are_refused() -> None:
+    jax.config.update("jax_enable_custom_prng", True)
+    try:
+        with pytest.raises(RuntimeError, match="leave jax_enable_custom_prng off"):
+            SynthPixDataset(base())
+    finally:
+        jax.config.update("jax_enable_custom_prng", False)
+
+
+def test_a_state_knows_masks_and_histograms_by_what_they_hold(data: Path, tmp_path: Path) -> None:
+    for key in ("mask", "histogram"):
+        path = tmp_path / f"{key}.npy"
+        path.write_bytes((data / f"{key}.npy").read_bytes())
+        state = SynthPixDataset(base(**{key: str(data / f"{key}.npy")})).state_dict()
+        SynthPixDataset(base(**{key: str(path)})).load_state_dict(state)
+        np.save(path, np.load(path)[::-1])
+        with pytest.raises(StateMismatchError, match=key):
+            SynthPixDataset(base(**{key: str(path)})).load_state_dict(state)
+
+
+def test_a_state_of_other_names_or_types_of_as_many_files_is_refused(tmp_path: Path) -> None:
+    folder = write_npy(tmp_path, 4)
+    config = base(scheduler_class=".npy", file_list=str(folder))
+    state = SynthPixDataset(config).state_dict()
+    (folder / "flow_3.npy").rename(folder / "flow_4.npy")
+    with pytest.raises(StateMismatchError, match="another stream: names"):
+        SynthPixDataset(config).load_state_dict(state)
+    (folder / "flow_4.npy").rename(folder / "flow_3.npy")
+    for path in folder.iterdir():
+        np.save(path, np.load(path).astype(np.float64))
+    with pytest.raises(StateMismatchError, match=r"flow field dtype \(saved float32, here"):
+        SynthPixDataset(config).load_state_dict(state)
+
+
+def test_keys_that_do_not_matter_do_not_refuse_a_state(tmp_path: Path) -> None:
+    config = base(scheduler_class=".npy", file_list=str(write_npy(tmp_path, 4)))
+    state = SynthPixDataset(config).state_dict()
+    SynthPixDataset(config | {"num_examples": 99, "scale_mode": "linear"}).load_state_dict(state)
 
 
 def test_other_versions_are_a_warning() -> None:

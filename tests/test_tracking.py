@@ -101,3 +101,25 @@ def test_the_end_of_finite_data_is_committed_like_any_other_batch() -> None:
     assert numbers == list(range(12))
     assert saved(dataset) == 0
     assert next(iter(dataset)).number == 0
+
+
+def test_tracking_twice_delivers_again_what_was_not_committed() -> None:
+    dataset = CountingDataset()
+    dataset.track()
+    list(islice(dataset, 3))
+    dataset.commit()
+    dataset.track()
+    assert (dataset.position, dataset.uncommitted, saved(dataset)) == (1, 0, 1)
+
+
+def test_a_pass_that_ended_by_itself_keeps_what_is_not_committed_yet() -> None:
+    dataset = CountingDataset(epoch_length=3)
+    dataset.track()
+    first = list(dataset)
+    second = iter(dataset)
+    assert [batch.number for batch in (*first, next(second))] == [0, 1, 2, 3]
+    positions = []
+    for _ in range(4):
+        dataset.commit()
+        positions.append(saved(dataset))
+    assert positions == [1, 2, 3, 4]
