@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         keys: The key of each pair in JAX's random numbers.
         params: What synthpix drew for each pair; None for real images.
         done: True on the last step of an episode; None without episodes.
-        files: Where each flow field comes from, "" in empty slots.
+        files: Where each flow field comes from, "" in empty slots. A DataLoader makes a list of it.
         number: The place of this batch in the stream: `dataset.batch_at(number)` gives it again.
     """
 

@@ -38,7 +38,8 @@ class FlowFieldSource(Protocol):
     `flow_fields` and, if wanted, a name as `file`.
 
     The source is read by several threads at once, in no particular order, and a record may be read
-    more than once: the same index must always give the same record. To be pickled with its
+    more than once: the same index must always give the same record, in memory that the next
+    record does not overwrite. To be pickled with its
     dataset, the source must be picklable. A string attribute `fingerprint`, if there is one,
     stands for the contents when a state is loaded; without one only type, length, shape and dtype
     are compared.

@@ -246,16 +246,6 @@ def test_real_images_with_levels_that_do_not_fit_are_refused(tmp_path: Path) -> 
         SynthPixDataset(config)
 
 
-def test_episodes_of_files_whose_alphabet_is_not_their_time_are_refused(tmp_path: Path) -> None:
-    config = files(write_npy(tmp_path, 11), episode_length=2, randomize=False)
-    with pytest.raises(
-        ValueError, match=r"flow_10\.npy comes before flow_2\.npy: give the numbers"
-    ):
-        SynthPixDataset(config)
-    (tmp_path / "flow_10.npy").unlink()
-    assert SynthPixDataset(config).batch_at(0).number == 0
-
-
 def test_files_of_episodes_may_be_named_without_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

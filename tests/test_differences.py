@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from kinds import KINDS, base, fields, write_mat
+from kinds import KINDS, base, fields, write_mat, write_npy
 from oracle import ours, sampler, theirs
 
 from synthpix_torch import SynthPixDataset
@@ -101,6 +101,30 @@ def test_shuffling_episodes_is_refused_there_it_destroys_time(data: Path) -> Non
     assert set(times) != {-1}
     with pytest.raises(ValueError, match="time order"):
         SynthPixDataset(config)
+
+
+def test_episodes_whose_alphabet_is_not_their_time_are_refused_there_they_run_in_disorder(
+    tmp_path: Path,
+) -> None:
+    config = base(
+        scheduler_class=".npy",
+        file_list=[str(write_npy(tmp_path, 11))],
+        batch_size=1,
+        flow_fields_per_batch=1,
+        episode_length=11,
+        randomize=False,
+    )
+    steps = itertools.islice(sampler(config), 11)
+    names = [Path(theirs(batch)["files"][0]).name for batch in steps]
+    assert names[:3] == ["flow_0.npy", "flow_1.npy", "flow_10.npy"]
+    with pytest.raises(
+        ValueError, match=r"flow_10\.npy comes before flow_2\.npy: give the numbers"
+    ):
+        SynthPixDataset(config)
+    (tmp_path / "flow_10.npy").unlink()
+    with SynthPixDataset(config | {"episode_length": 10}) as dataset:
+        files = [Path(batch.files[0]).name for batch in dataset]
+    assert files == [f"flow_{t}.npy" for t in range(10)]
 
 
 def test_mat_flow_fields_keep_their_values_there_they_are_resized_and_scaled(
