@@ -94,7 +94,8 @@ class Run:
         return self._dispatched.popleft()
 
     def close(self) -> None:
-        """Stop reading ahead and drop what was made ahead."""
+        """Stop reading ahead and drop what was made ahead; the next use is an error."""
+        self._failure = RuntimeError("The dataset was closed under way: begin a new iteration.")
         self._reader.close()
         self._dispatched.clear()
         self._in_use.clear()

@@ -122,6 +122,8 @@ def test_a_closed_dataset_has_closed_its_windows() -> None:
         next(batches)
         assert reading.goes_on()
     assert reading.ends()
+    with pytest.raises(RuntimeError, match="closed under way: begin a new iteration"):
+        next(batches)
 
 
 def test_what_is_given_up_under_way_leaves_no_thread(tmp_path: Path) -> None:
