@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpix_torch.checkpoint import synthpix_step
-from synthpix_torch.checkpoint.folder import Folder
+from synthpix_torch.checkpoint.folder import CheckpointError, Folder
 from synthpix_torch.checkpoint.step import find_fault, is_ours, read_about
 
 
@@ -25,26 +25,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is not a folder")
-    found = []
-    for number in Folder(options.folder).steps():
-        # Its writer may delete a step while it is looked at.
-        with suppress(FileNotFoundError):
-            found.append(describe_step(options.folder, number))
+    try:
+        found = _describe_all(options.folder)
+    except CheckpointError as error:
+        parser.error(str(error))
     print(json.dumps(found, indent=2) if options.json else _table(found))
     return int(any(step["damage"] for step in found))
+
+
+def _describe_all(path: Path) -> list[dict[str, Any]]:
+    folder = Folder(path)
+    found = []
+    for number, place in sorted(folder.places().items()):
+        # Its writer may move or delete a step while it is looked at.
+        with suppress(FileNotFoundError):
+            step = describe_step(path, number)
+            moved = step["damage"] and folder.places().get(number) != place
+            found.append(describe_step(path, number) if moved else step)
+    return found
 
 
 def describe_step(folder: Path, number: int) -> dict[str, Any]:
     """One step: its number, age in seconds, size in bytes, what it holds and what is wrong."""
     path = Folder(folder).step(number)
-    about, damage = None, None
-    if is_ours(path):
-        try:
+    about, damage, ours = None, None, True
+    try:
+        ours = is_ours(path)
+        if ours:
             about = read_about(path)
             damage = find_fault(path)
-        except (ValueError, OSError) as error:
-            damage = str(error)
-    if is_ours(path):
+    except (ValueError, OSError) as error:
+        damage = str(error)
+    if ours:
         writer = f"synthpix_torch {about.version}" if about else "synthpix_torch"
     else:
         writer = "synthpix" if synthpix_step.is_one(path) else "another program"

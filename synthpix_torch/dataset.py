@@ -154,6 +154,7 @@ class SynthPixDataset(IterableDataset[Any]):
         self._description = self._describe(records, appearance, streams)
         self._position = 0
         self._committed: int | None = None
+        self._across_passes = False
         self._uncommitted: deque[int] = deque()
         # A reference to it, and whether its user was told that there is no further batch. Weak,
         # because a pass holds its dataset.
@@ -263,14 +264,20 @@ class SynthPixDataset(IterableDataset[Any]):
             raise RuntimeError("There are no episodes: set episode_length in the configuration.")
         self._move_to(self._order.next_boundary(self._position))
 
-    def track(self) -> None:
+    def track(self, *, across_passes: bool = False) -> None:
         """From now on a state names the first batch that `commit` has not been called for.
 
         For trainers that read batches before they train on them: what was read and not trained on
         is delivered again, by the next pass and after the state is loaded.
+
+        Args:
+            across_passes: Not by a pass that follows one that came to its end, for trainers that
+                begin it before the last batches are trained on, as beside a longer dataset. After
+                a failure call `untrack`.
         """
         self.untrack()
         self._committed = self._position
+        self._across_passes = across_passes
 
     def commit(self) -> None:
         """The oldest batch that was delivered since `track` has been trained on.
@@ -415,20 +422,21 @@ class SynthPixDataset(IterableDataset[Any]):
     def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""
         number = self._position + rank
-        run, self._run = self._run, None
+        run = self._run
         if run is None or (run.number, run.stride) != (number, world_size):
+            self._run = None
             if run is not None:
                 run.close()
-            run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
+            run = self._run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
         try:
             batch = self._hand_out(next(run))
             run.dispatch_ahead()
         except BaseException:
+            self._run = None
             run.close()
             raise
         position = self._wrapped(self._position + world_size, world_size)
         # Last, and nothing between: Ctrl-C before it leaves the batch undelivered.
-        self._run = run
         if self._committed is not None:
             self._uncommitted.append(position)
         self._position = position
@@ -442,8 +450,8 @@ class SynthPixDataset(IterableDataset[Any]):
     def _begin(self, new: Pass) -> tuple[int, int, int | None]:
         """Make a pass the live one; its rank, world size and number of batches."""
         rank, world_size = self.rank, self.world_size
-        # Beside a longer dataset the next pass begins before the end of this one is trained on.
-        if self._committed is not None and self._uncommitted and not self._live_ended:
+        goes_on = self._across_passes and self._live_ended
+        if self._committed is not None and self._uncommitted and not goes_on:
             self._move_to(self._committed)
         check_caller(tracking=self.tracking, world_size=world_size, position=self._position)
         self._check_world(world_size)

@@ -73,7 +73,7 @@ class ResumeCallback(pl.Callback):
                 "what was trained on: let it take batch."
             )
         for dataset in self._datasets:
-            dataset.track()
+            dataset.track(across_passes=True)
 
     def on_train_batch_end(
         self,
@@ -207,7 +207,7 @@ class SynthPixDataModule(pl.LightningDataModule):
         for name, config, count in (("val", val, val_batches), ("test", test, test_batches)):
             if count is not None and config is None:
                 raise ValueError(f"{name}_batches={count} has no data: give {name} as well.")
-        if val is None:
+        if val is None and type(self).val_dataloader is SynthPixDataModule.val_dataloader:
             # As if it were not defined: Lightning then knows that there is no validation.
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
         self._configs = {"train": train, "val": val, "test": test}

@@ -86,7 +86,11 @@ class Run:
 
         An error while reading for a later batch is raised when that batch is asked for; after
         that the run is over.
+
+        Raises:
+            RuntimeError: JAX's random flags have changed, or the run was closed.
         """
+        self._pipeline.renderer.check_flags()
         if not self._dispatched:
             if self._failure is not None:
                 raise self._failure
@@ -115,7 +119,8 @@ class Run:
             try:
                 self._dispatch()
             except Exception as error:
-                self._failure = error
+                # What it went through would hold this object.
+                self._failure = error.with_traceback(None)
 
     def _dispatch(self) -> None:
         place = self._pipeline.order.place(self._next)

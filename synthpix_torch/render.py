@@ -132,12 +132,7 @@ class Renderer:
         )
 
     def load(self, flow_batch: FlowBatch) -> Loaded:
-        """Put a flow batch on the device or make it there; returns before the work is done.
-
-        Raises:
-            RuntimeError: JAX's random flags have changed since this object was made.
-        """
-        self._check_flags()
+        """Put a flow batch on the device or make it there; returns before the work is done."""
         records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
         host = (flow_batch.flow_fields, flow_batch.images, records.astype(np.uint32).view(np.int32))
         flow_fields, images, on_device = jax.device_put(host, self._device)
@@ -151,16 +146,16 @@ class Renderer:
         return Loaded(labels, moving, None, on_device)
 
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
-        """Dispatch one batch: one call of one compiled function, which returns at once.
+        """Dispatch one batch: one call of one compiled function, which returns at once."""
+        rendered: Rendered = self._step(loaded, np.int32(repetition), np.bool_(last_step))
+        return rendered
+
+    def check_flags(self) -> None:
+        """Raise if what is made now would have other bits.
 
         Raises:
             RuntimeError: JAX's random flags have changed since this object was made.
         """
-        self._check_flags()
-        rendered: Rendered = self._step(loaded, np.int32(repetition), np.bool_(last_step))
-        return rendered
-
-    def _check_flags(self) -> None:
         now = random_flags()
         if now != self._flags:
             changes = ", ".join(

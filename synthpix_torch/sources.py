@@ -235,7 +235,7 @@ class Records:
             with np.errstate(over="ignore"):
                 fits = bool(np.isfinite(flow_field.astype(np.float32, copy=False)).all())
         else:
-            fits = flow_field.itemsize < 8 or bool(np.abs(flow_field.astype(float)).max() < 2**31)
+            fits = flow_field.itemsize < 8 or not (np.abs(flow_field.astype(float)) >= 2**31).any()
         if not fits:
             raise ValueError(
                 f"{where} holds NaN, infinite or too large values: mend or leave out the record."
@@ -249,7 +249,9 @@ class Records:
             )
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise ValueError(f"{where} holds an image with NaN or infinite values: mend the image.")
-        if image.max() > self._brightest:
+        # Resizing overshoots at edges.
+        bound = self._brightest * (2 if image.dtype.kind == "f" else 1)
+        if image.max() > bound:
             raise ValueError(
                 f"{where} holds an image with grey levels up to {image.max()}: scale_images and "
                 "16-bit images are made for levels up to 255, leave them out."
@@ -301,7 +303,7 @@ def _open(config: Config, *, exact: bool) -> Any:
     _refuse_empty_folders(paths, files.file_list, pattern)
     if not config["episode_length"]:
         return files
-    _refuse_other_orders(files.file_list)
+    _refuse_other_orders(files.file_list, config["episode_length"])
     try:
         return EpisodicDataSource(
             files,
@@ -326,7 +328,8 @@ def _find(source: Any, paths: list[str], pattern: str, **options: Any) -> FileDa
         files: FileDataSource = source(paths, **options)
     except ValueError as error:
         raise ValueError(
-            f"file_list {', '.join(paths)} holds no flow fields: put files named {pattern} there, "
+            f"file_list {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''} holds no flow "
+            f"fields: put files named {pattern} there, "
             "or set the scheduler_class of the files that are there."
         ) from error
     return files
@@ -340,22 +343,32 @@ def _refuse_empty_folders(paths: list[str], files: list[str], pattern: str) -> N
             raise ValueError(f"The folder {path!r} holds no file that matches {pattern}.")
 
 
-def _refuse_other_orders(files: list[str]) -> None:
+def _refuse_other_orders(files: list[str], episode_length: int) -> None:
     """Refuse episodes whose order in time is not that of the alphabet, which is synthpix's."""
-    by_name = sorted(os.path.abspath(file) for file in files)
-    for one, other in itertools.pairwise(by_name):
-        if os.path.dirname(one) == os.path.dirname(other) and _in_time(one) > _in_time(other):
-            raise ValueError(
-                f"Episodes go through the files of a folder by the alphabet, in which "
-                f"{os.path.basename(one)} comes before {os.path.basename(other)}: give the numbers "
-                "in the names as many digits, with zeros in front."
-            )
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folders.setdefault(os.path.dirname(file), []).append(os.path.basename(file))
+    for names in folders.values():
+        if len(names) < episode_length:
+            continue
+        for one, other in itertools.pairwise(sorted(names)):
+            if _counts_down(one, other):
+                raise ValueError(
+                    "Episodes go through the files of a folder by the alphabet, in which "
+                    f"{one} comes before {other}: give the numbers in the names as many digits, "
+                    "with zeros in front."
+                )
 
 
-def _in_time(file: str) -> list[tuple[bool, int, str]]:
-    """A key to sort by that takes digits for numbers."""
-    parts = re.split(r"(\d+)", os.path.basename(file))
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+def _counts_down(one: str, other: str) -> bool:
+    """Whether two names differ in one whole number alone, which is larger in the first."""
+    parts, others = re.split(r"(\d+)", one), re.split(r"(\d+)", other)
+    different = [i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b]
+    if len(parts) != len(others) or len(different) != 1:
+        return False
+    [i] = different
+    is_fraction = i >= 2 and parts[i - 1] == "."
+    return parts[i].isdecimal() and not is_fraction and int(parts[i]) > int(others[i])
 
 
 def _digest_names(files: list[str]) -> str:

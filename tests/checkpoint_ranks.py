@@ -193,5 +193,18 @@ def gathers(folder: Path) -> list[str]:
         return [*failures, _failure(checkpoints.restore)]
 
 
+def does_not_see(folder: Path) -> str:
+    """Rank 1 looks elsewhere than rank 0; a block that saves nothing waits for nobody."""
+    rank = dist.get_rank()
+    if rank == 0:
+        with Checkpointer(folder, read_only=True) as checkpoints:
+            assert checkpoints.steps() == []
+    with Checkpointer(folder / str(rank)) as checkpoints:
+        checkpoints.register(fragile=Fragile())
+        checkpoints.save(1)
+        checkpoints.wait()
+        return _failure(checkpoints.restore)
+
+
 def _no_space(*_: Any) -> None:
     raise OSError(28, "No space left on device")

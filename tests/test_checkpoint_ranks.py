@@ -92,6 +92,12 @@ def test_no_rank_waits_for_one_that_failed(tmp_path: Path) -> None:
     assert second == ["ValueError: it fell"] * 2
 
 
+def test_a_rank_that_does_not_see_the_folder_is_an_error_on_all(tmp_path: Path) -> None:
+    first, second = checkpoint_ranks.run(checkpoint_ranks.does_not_see, tmp_path / "run", 2)
+    assert "on rank 1: all ranks need the same folder" in first
+    assert "on rank 1: all ranks need the same folder" in second
+
+
 def test_a_rank_that_was_given_by_hand_reads_and_does_not_write(tmp_path: Path) -> None:
     saved = Saved()
     saved.set(5)

@@ -241,9 +241,40 @@ def test_real_images_with_levels_that_do_not_fit_are_refused(tmp_path: Path) -> 
         with pytest.raises(ValueError, match="scale_images and 16-bit images are made for"):
             SynthPixDataset(config, **arguments)
     assert SynthPixDataset(config).batch_at(0).images.max() > 255
+    # As resizing leaves it at an edge.
+    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": bright * 0.55, "I1": bright})
+    with pytest.raises(ValueError, match="grey levels up to"):
+        SynthPixDataset(config, scale_images=True)
+    scipy.io.savemat(
+        tmp_path / "000.mat", {"V": saved["V"], "I0": bright * 0.5, "I1": bright * 0.5}
+    )
+    SynthPixDataset(config, scale_images=True)
     scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": broken, "I1": broken})
     with pytest.raises(ValueError, match="an image with NaN"):
         SynthPixDataset(config)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("flow_0.25", "flow_0.5", "flow_0.75", "flow_1.0"),
+        ("flow_run10_t0", "flow_run10_t1", "flow_run1_t0", "flow_run1_t1"),
+        ("flow_2026-01-31", "flow_2026-02-01"),
+        ("flow_a", "flow_b"),
+    ],
+)
+def test_files_of_episodes_may_have_any_names_in_order(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    write_npy(tmp_path / "too few", 2)
+    (tmp_path / "too few" / "flow_1.npy").rename(tmp_path / "too few" / "flow_10.npy")
+    for name in names:
+        write_npy(tmp_path / "enough", 1)
+        (tmp_path / "enough" / "flow_0.npy").rename(tmp_path / "enough" / f"{name}.npy")
+    folders = [str(tmp_path / "enough"), *([str(tmp_path / "too few")] if len(names) > 2 else [])]
+    SynthPixDataset(
+        files("", file_list=folders, episode_length=min(len(names), 3), randomize=False)
+    )
 
 
 def test_files_of_episodes_may_be_named_without_their_folder(

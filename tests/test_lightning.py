@@ -274,6 +274,18 @@ def test_a_data_module_without_validation_trains(tmp_path: Path) -> None:
     assert module.validated == []
 
 
+def test_a_data_module_may_bring_its_own_validation(tmp_path: Path) -> None:
+    class Own(SynthPixDataModule):
+        def val_dataloader(self) -> Any:
+            return CountingDataset().window(0, 2)
+
+    module = Module()
+    trainer(tmp_path, ResumeCallback(), max_steps=3).fit(
+        module, datamodule=Own(base(**few), epoch_length=3)
+    )
+    assert module.validated == [[0, 1]]
+
+
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_number_of_batches_without_data_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}_batches=3 has no data: give {name} as well"):

@@ -112,9 +112,17 @@ def test_tracking_twice_delivers_again_what_was_not_committed() -> None:
     assert (dataset.position, dataset.uncommitted, saved(dataset)) == (1, 0, 1)
 
 
-def test_a_pass_that_ended_by_itself_keeps_what_is_not_committed_yet() -> None:
+def test_a_pass_delivers_again_what_a_failed_loop_had_read_ahead_to_the_end() -> None:
     dataset = CountingDataset(epoch_length=3)
     dataset.track()
+    list(dataset)
+    dataset.commit()
+    assert [batch.number for batch in dataset] == [1, 2]
+
+
+def test_across_passes_the_end_of_one_is_committed_in_the_next() -> None:
+    dataset = CountingDataset(epoch_length=3)
+    dataset.track(across_passes=True)
     first = list(dataset)
     second = iter(dataset)
     assert [batch.number for batch in (*first, next(second))] == [0, 1, 2, 3]

@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from synthpix_torch.checkpoint import ranks
 from synthpix_torch.checkpoint import step as steps
-from synthpix_torch.checkpoint.folder import CheckpointError, Folder, UnfinishedError
+from synthpix_torch.checkpoint.folder import CheckpointError, Folder, Place, UnfinishedError
 from synthpix_torch.checkpoint.newest import check_step, find_newest
 from synthpix_torch.checkpoint.registry import Registry
 from synthpix_torch.checkpoint.step import About
@@ -99,6 +99,7 @@ class Checkpointer:
         self._passed_over: list[int] = []
         self._writer = ThreadPoolExecutor(1, "synthpix_torch-checkpoint")
         self._pending: Future[None] | None = None
+        self._has_saved = False
         self._closed = False
         _OPEN.add(self)
 
@@ -143,6 +144,7 @@ class Checkpointer:
             if not ranks.are_several() and self._pending is not None and self._pending.done():
                 self._finish()
             return False
+        self._has_saved = True
         replacing = ranks.together(lambda: self._prepare(step, overwrite=overwrite))
         taken = self._registry.take(step, keep=self._writes)
         if self._writes:
@@ -171,16 +173,17 @@ class Checkpointer:
         ranks.check_equal({"step": str(step)})
         while True:
             # One rank decides: the others might look while a step is coming or going.
-            found: int | None = ranks.gather(ranks.together(lambda: self._find(step)))[0]
+            found: int | None
+            found, place = ranks.gather(ranks.together(lambda: self._find(step)))[0]
             if found is None:
                 return None
             try:
                 saved = ranks.together(partial(self._read, found))
                 break
             except Exception:
-                # Its writer may have deleted it by now, for a newer one.
-                gone = any(ranks.gather(not self._folder.step(found).exists()))
-                if step is not None or not gone:
+                # Its writer may have moved or deleted it by now, for a newer one.
+                now = ranks.gather(ranks.together(self._folder.places).get(found))[0]
+                if place is not None and now == place:
                     raise
         self._registry.give_back(saved, self._rank)
         return found
@@ -221,7 +224,7 @@ class Checkpointer:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
-            if kind is None and not self._closed:
+            if kind is None and self._has_saved and not self._closed:
                 self.wait()
         finally:
             self.close()
@@ -309,23 +312,28 @@ class Checkpointer:
         kept = self._preservation.should_preserve(ours, context=policies.PreservationContext())
         return [info.step for info, keep in zip(ours, kept, strict=True) if not keep]
 
-    def _find(self, step: int | None) -> int | None:
-        """The step to restore, on the rank that decides."""
+    def _find(self, step: int | None) -> tuple[int | None, Place | None]:
+        """The step to restore and where it is, on the rank that decides."""
         self._finish()
         if ranks.are_several() and not self._writes:
-            return None
+            return None, None
         if self._writes and not self._read_only:
             self._folder.lock()
         if step is not None:
             check_step(self._folder, step, steps.find_fault)
-            return step
-        found, self._passed_over = find_newest(self._folder, steps.find_fault, depth=5)
-        return found
+            found: int | None = step
+        else:
+            found, self._passed_over = find_newest(self._folder, steps.find_fault, depth=5)
+        return found, None if found is None else self._folder.places().get(found)
 
     def _read(self, step: int) -> dict[str, Any]:
         """All states of a step, if they are those of the registered objects."""
         about = steps.read_about(self._folder.step(step))
-        assert about is not None
+        if about is None:
+            raise CheckpointError(
+                f"Step {step} cannot be read in {self._folder.path} on rank {self._rank}: all "
+                "ranks need the same folder."
+            )
         self._registry.check(about.objects, step)
         return steps.read_step(self._folder.step(step), about.objects)
 

@@ -9,7 +9,9 @@ import shutil
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from synthpix_torch.checkpoint.integrity import sync
 
@@ -23,6 +25,18 @@ class CheckpointError(RuntimeError):
 
 class UnfinishedError(CheckpointError):
     """A step is complete, but steps that it replaces could not be moved out of its way yet."""
+
+
+class Place(NamedTuple):
+    """Where a step is.
+
+    Attributes:
+        path: Its folder.
+        inode: Tells that folder from another one of the same name.
+    """
+
+    path: Path
+    inode: int
 
 
 class Folder:
@@ -44,13 +58,34 @@ class Folder:
         self._lock: _Lock | None = None
 
     def steps(self) -> list[int]:
-        """Numbers of all steps, in order; whether they are whole is another question."""
+        """Numbers of all steps, in order; whether they are whole is another question.
+
+        Raises:
+            CheckpointError: The folder cannot be read.
+        """
+        return sorted(self.places())
+
+    def places(self) -> dict[int, Place]:
+        """Where each step is now; another place, or the same with another step, is not equal.
+
+        Raises:
+            CheckpointError: The folder cannot be read.
+        """
         try:
-            decided, replaced = self._decided()
-        except FileNotFoundError:
-            # Its writer has just finished it.
-            decided, replaced = [], []
-        return sorted({*_numbers(self.path)} - {*replaced} | {*decided})
+            while True:
+                decided, replaced = self._decided()
+                paths = {number: self.path / str(number) for number in _numbers(self.path)}
+                for number in replaced:
+                    paths.pop(number, None)
+                paths |= {number: self._work / "decided" / str(number) for number in decided}
+                with suppress(FileNotFoundError):
+                    places = {n: Place(path, path.stat().st_ino) for n, path in paths.items()}
+                    if self._decided() == (decided, replaced):
+                        return places
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be read: {error}. Mend that, or choose another folder."
+            ) from error
 
     def step(self, number: int) -> Path:
         """Where a step is, or would be."""
@@ -73,13 +108,12 @@ class Folder:
             return
         try:
             _make(self._work)
-            lock = _Lock(self._work / "lock")
+            self._lock = _Lock(self._work / "lock")
             try:
                 self._recover()
             except BaseException:
-                lock.release()
+                self.unlock()
                 raise
-            self._lock = lock
         except BlockingIOError as error:
             raise CheckpointError(
                 f"Process {error.strerror} writes to {self.path}: end it, or choose another "
@@ -111,33 +145,27 @@ class Folder:
             Exception: The step could not be written; nothing has changed.
         """
         place = self._work / "saving" / str(number)
+        decided = self._work / "decided"
         try:
             self.lock()
             _remove(place.parent)
             place.parent.mkdir()
             write(place)
             self.lock()
+            if replacing:
+                decided.mkdir(exist_ok=True)
+                (decided / "replaced").write_text(" ".join(map(str, replacing)))
+                sync(decided / "replaced")
+                sync(decided)
+            os.rename(place, (decided if replacing else self.path) / str(number))
         except BaseException:
-            # Whatever fills the disk is of no use.
-            shutil.rmtree(place.parent, ignore_errors=True)
-            raise
-        if not replacing:
-            self._finish(place)
-            return
-        decided = self._work / "decided"
-        try:
-            decided.mkdir()
-            (decided / "replaced").write_text(" ".join(map(str, replacing)))
-            sync(decided / "replaced")
-            sync(decided)
-            os.rename(place, decided / str(number))
-        except BaseException:
-            shutil.rmtree(decided, ignore_errors=True)
-            shutil.rmtree(place.parent, ignore_errors=True)
+            self._clear()
             raise
         try:
-            sync(decided)
-            sync(self._work)
+            if replacing:
+                sync(decided)
+                sync(self._work)
+            sync(self.path)
             self._recover()
         except Exception as error:
             # Whoever takes the lock next finishes it.
@@ -161,27 +189,33 @@ class Folder:
         sync(self.path)
         return place
 
-    def _finish(self, place: Path) -> None:
-        """Make a complete step one."""
-        os.rename(place, self.path / place.name)
-        sync(self.path)
-        _remove(place.parent)
-
     def _decided(self) -> tuple[list[int], list[int]]:
         """The step, if there is one, that is complete and is to replace others; and those."""
         folder = self._work / "decided"
-        if not (decided := _numbers(folder)):
-            return [], []
-        return decided, [int(word) for word in (folder / "replaced").read_text().split()]
+        decided = _numbers(folder)
+        replaced = list(decided)
+        if decided:
+            with suppress(FileNotFoundError):
+                replaced += map(int, (folder / "replaced").read_text().split())
+        return decided, replaced
 
     def _recover(self) -> None:
         """Finish what was begun."""
         decided, replaced = self._decided()
+        self.discard({*replaced} & {*_numbers(self.path)})
         for number in decided:
-            self.discard({*replaced} & {*_numbers(self.path)})
-            self._finish(self._work / "decided" / str(number))
-        for rest in ("decided", "saving", "deleted"):
-            _remove(self._work / rest)
+            os.rename(self._work / "decided" / str(number), self.path / str(number))
+            sync(self.path)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what was begun and is of no use, as far as that is possible and is ours."""
+        if self._lock is None:
+            return
+        with suppress(CheckpointError):
+            self._lock.check(self.path)
+            for rest in ("decided", "saving", "deleted"):
+                shutil.rmtree(self._work / rest, ignore_errors=True)
 
 
 class _Lock:

@@ -30,13 +30,13 @@ def load_newest(dataset: SynthPixDataset, path: str | os.PathLike[str]) -> None:
             raise FileNotFoundError(
                 f"There is no whole step in {folder.path}: leave out load_from."
             )
-        step = folder.step(number)
+        place = folder.places().get(number)
         try:
-            _load(dataset, step)
+            _load(dataset, folder.step(number))
             return
         except Exception:
-            # Its writer may have deleted it by now, for a newer one.
-            if step.exists():
+            # Its writer may have moved or deleted it by now, for a newer one.
+            if place is not None and folder.places().get(number) == place:
                 raise
 
 

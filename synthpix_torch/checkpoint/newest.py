@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from synthpix_torch.checkpoint.folder import CheckpointError, Folder
+from synthpix_torch.checkpoint.folder import CheckpointError, Folder, Place
 
 FindFault = Callable[[Path], str | None]
 
@@ -21,20 +21,23 @@ def find_newest(
     Raises:
         CheckpointError: A step cannot be read by this process.
     """
-    passed_over: list[int] = []
-    for number in reversed(folder.steps()):
-        fault = _look(folder, number, find_fault)
-        if fault is None:
-            return number, passed_over
-        if not folder.step(number).exists():
-            # Its writer has deleted it since, and so there is a newer one.
-            return find_newest(folder, find_fault, depth=depth + 1)
-        passed_over.append(number)
+    while True:
+        places = folder.places()
+        try:
+            found, faults = _look_through(folder, places, find_fault)
+        except CheckpointError:
+            if folder.places() == places:
+                raise
+            continue
+        # What its writer moved or deleted under way looked damaged and is not.
+        if not faults or folder.places() == places:
+            break
+    for number, fault in faults.items():
         warnings.warn(
             f"Step {number} in {folder.path} cannot be restored, an older one is used: {fault}.",
             stacklevel=depth + 1,
         )
-    return None, passed_over
+    return found, list(faults)
 
 
 def check_step(folder: Folder, number: int, find_fault: FindFault) -> None:
@@ -44,23 +47,41 @@ def check_step(folder: Folder, number: int, find_fault: FindFault) -> None:
         CheckpointError: It is damaged, or cannot be read by this process.
         ValueError: It is not there.
     """
-    if number not in folder.steps():
-        known = ", ".join(map(str, folder.steps())) or "none"
-        raise ValueError(f"There is no step {number} in {folder.path}; there are: {known}.")
-    fault = _look(folder, number, find_fault)
-    if fault is not None:
+    while True:
+        places = folder.places()
+        if number not in places:
+            known = ", ".join(map(str, sorted(places))) or "none"
+            raise ValueError(f"There is no step {number} in {folder.path}; there are: {known}.")
+        try:
+            _, faults = _look_through(folder, {number: places[number]}, find_fault)
+        except CheckpointError:
+            if folder.places() == places:
+                raise
+            continue
+        if not faults or folder.places() == places:
+            break
+    if faults:
         raise CheckpointError(
-            f"Step {number} in {folder.path} cannot be restored: {fault}. Restore another step, "
-            "or leave out step= for the newest whole one."
+            f"Step {number} in {folder.path} cannot be restored: {faults[number]}. Restore another "
+            "step, or leave out step= for the newest whole one."
         )
 
 
-def _look(folder: Folder, number: int, find_fault: FindFault) -> str | None:
-    try:
-        return find_fault(folder.step(number))
-    except OSError as error:
-        # Not damage: with older steps in its place what can be mended would be lost.
-        raise CheckpointError(
-            f"Step {number} in {folder.path} cannot be read: {error}. Mend that, or restore "
-            "another step with step=."
-        ) from error
+def _look_through(
+    folder: Folder, places: Mapping[int, Place], find_fault: FindFault
+) -> tuple[int | None, dict[int, str]]:
+    """The newest of some steps without a fault, and the faults of those that are newer."""
+    faults: dict[int, str] = {}
+    for number in sorted(places, reverse=True):
+        try:
+            fault = find_fault(places[number].path)
+        except OSError as error:
+            # Not damage: with older steps in its place what can be mended would be lost.
+            raise CheckpointError(
+                f"Step {number} in {folder.path} cannot be read: {error}. Mend that, or restore "
+                "another step with step=."
+            ) from error
+        if fault is None:
+            return number, faults
+        faults[number] = fault
+    return None, faults

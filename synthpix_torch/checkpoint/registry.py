@@ -137,7 +137,9 @@ class Registry:
         before: dict[str, Any] = {}
         try:
             for name in self._objects:
-                ranks.together(partial(self._load, name, own[name], before))
+                # One after the other, for objects whose ranks work together.
+                ranks.together(partial(self._note, name, own[name], before))
+                ranks.together(partial(self._load, name, own[name]))
         except BaseException as error:
             error.add_note(self._put_back(before))
             raise
@@ -167,14 +169,16 @@ class Registry:
                 dataset.check_state_dict(own[name])
         return own
 
-    def _load(self, name: str, state: Any, before: dict[str, Any]) -> None:
-        """Load a state, and note the one that it replaces."""
+    def _note(self, name: str, state: Any, before: dict[str, Any]) -> None:
+        """Note the state that is to be replaced."""
+        if state is not _KEPT:
+            before[name] = take_snapshot(self._objects[name].state_dict(), name)
+
+    def _load(self, name: str, state: Any) -> None:
         if state is _KEPT:
             return
-        thing = self._objects[name]
-        before[name] = take_snapshot(thing.state_dict(), name)
         try:
-            thing.load_state_dict(state)
+            self._objects[name].load_state_dict(state)
         except Exception as error:
             error.add_note(f"{name!r} could not be restored.")
             raise
