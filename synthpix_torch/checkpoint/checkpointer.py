@@ -294,7 +294,7 @@ class Checkpointer:
             cause = str(error).rstrip(".")
             if saved or isinstance(error, UnfinishedError):
                 text = (
-                    f"Step {step} is saved in {folder.path}, but other steps could not be deleted: "
+                    f"Step {step} is saved in {folder.path}, but tidying up behind it failed: "
                     f"{cause}. The next save tries again."
                 )
             else:
