@@ -1,4 +1,4 @@
-"""A process that saves without end, to be killed at any time."""
+"""What is saved in tests of faults, and a process that saves it without end, to be killed."""
 
 from __future__ import annotations
 
@@ -51,6 +51,29 @@ class Saved:
 def step_of(number: int) -> int:
     """The step under which a number is saved: every fifth replaces the one before it."""
     return number - number // 5
+
+
+def restored(folder: Path, step: int | None = None) -> int | None:
+    """The number that comes back from a folder."""
+    saved = Saved()
+    saved.set(999)
+    with Checkpointer(folder, read_only=True) as checkpoints:
+        saved.register(checkpoints)
+        found = checkpoints.restore(step)
+    if found is None:
+        assert saved.number == 999
+        return None
+    assert found == step_of(saved.number)
+    return saved.number
+
+
+def save(folder: Path, *numbers: int, **options: Any) -> None:
+    saved = Saved()
+    with Checkpointer(folder, **options) as checkpoints:
+        saved.register(checkpoints)
+        for number in numbers:
+            saved.set(number)
+            checkpoints.save(step_of(number))
 
 
 def save_forever(folder: Path, acknowledge: Connection) -> None:
