@@ -14,11 +14,11 @@ from synthpix.data_sources import (
     HDF5DataSource,
     KinematicDataSource,
     MATDataSource,
-    NumpyDataSource,
 )
 
 from synthpix_torch.config import GENERATED, Config
 from synthpix_torch.kinematic import KinematicFields
+from synthpix_torch.npy import NumpyFields
 
 _HUB = "hf://"
 
@@ -64,7 +64,7 @@ def open_source(config: Config, *, exact: bool) -> Any:
     files: FileDataSource
     match scheduler:
         case ".npy":
-            pattern, files = "flow_*.npy", _find(NumpyDataSource, paths, "flow_<t>.npy")
+            pattern, files = "flow_*.npy", _find(NumpyFields, paths, "flow_<t>.npy")
         case ".h5":
             pattern, files = "*.h5", _find(HDF5DataSource, paths, "*.h5")
         case _:

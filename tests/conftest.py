@@ -1,14 +1,30 @@
 """Shapes and types of everything that the tests call are checked while they run."""
 
+import ast
 import os
+import sys
 import tempfile
+import threading
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 # Each kind of pipeline is compiled once for all tests and for the processes that they start.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# synthpix's own sampler reads .npy files in many threads. Before 3.13, when two threads parse at
+# once, one of them fails (synthpix_torch/npy.py), be it pytest's own that describes a failure.
+if sys.version_info < (3, 13):
+    _parse, _parsing = ast.parse, threading.RLock()
+
+    def _parse_alone(*args: Any, **options: Any) -> Any:
+        with _parsing:
+            return _parse(*args, **options)
+
+    mock.patch.object(ast, "parse", _parse_alone).start()
 
 import jaxtyping
 import pytest

@@ -1,0 +1,101 @@
+"""Flow fields from .npy files are what np.load makes of them, and nothing is parsed for it."""
+
+import ast
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kinds import base
+
+from synthpix_torch import SynthPixDataset
+from synthpix_torch.npy import NumpyFields
+
+SOME = np.random.default_rng(0).normal(size=(6, 5, 2))
+
+
+def load(source: NumpyFields, path: Path) -> Any:
+    return source.load_file(str(path))["flow_fields"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        SOME.astype(np.float32),
+        SOME,
+        SOME.astype(">f4"),
+        np.asfortranarray(SOME),
+        (SOME * 100).astype(np.int16),
+        SOME[:0],
+        SOME[0, 0, 0],
+    ],
+    ids=["float32", "float64", "big-endian", "by column", "int16", "empty", "scalar"],
+)
+def test_an_array_is_what_numpy_makes_of_the_file(array: np.ndarray, tmp_path: Path) -> None:
+    for number in range(2):
+        np.save(tmp_path / f"flow_{number}.npy", array + number)
+    source = NumpyFields(str(tmp_path))
+    for number in (0, 1, 0):
+        expected = np.load(tmp_path / f"flow_{number}.npy")
+        read = load(source, tmp_path / f"flow_{number}.npy")
+        assert (read.dtype, read.shape, read.strides) == (
+            expected.dtype,
+            expected.shape,
+            expected.strides,
+        )
+        assert read.flags.writeable
+        np.testing.assert_array_equal(read, expected)
+
+
+def test_files_with_other_headers_are_read_as_they_are(tmp_path: Path) -> None:
+    arrays = [SOME, SOME.astype(np.float32), SOME[:3], SOME + 1]
+    for number, array in enumerate(arrays):
+        np.save(tmp_path / f"flow_{number}.npy", array)
+    with (tmp_path / "flow_4.npy").open("wb") as file:
+        np.lib.format.write_array(file, SOME, version=(2, 0))
+    source = NumpyFields(str(tmp_path))
+    for number, array in enumerate([*arrays, SOME]):
+        read = load(source, tmp_path / f"flow_{number}.npy")
+        assert read.dtype == array.dtype
+        np.testing.assert_array_equal(read, array)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "spoil", [lambda raw: raw[:-5], lambda raw: raw[:100], lambda raw: b"text"]
+)
+def test_a_file_that_is_not_whole_fails_as_in_numpy(
+    known: bool, spoil: Any, tmp_path: Path
+) -> None:
+    whole, spoiled = tmp_path / "flow_0.npy", tmp_path / "flow_1.npy"
+    np.save(whole, SOME)
+    spoiled.write_bytes(spoil(whole.read_bytes()))
+    source = NumpyFields(str(tmp_path))
+    if known:
+        load(source, whole)
+    with pytest.raises(ValueError) as expected:  # noqa: PT011
+        np.load(spoiled)
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        load(source, spoiled)
+    assert str(raised.value) == str(expected.value)
+
+
+def test_nothing_is_parsed_once_the_first_record_was_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Any] = []
+    parse = ast.parse
+
+    def count(*args: Any, **options: Any) -> Any:
+        parsed.append(args)
+        return parse(*args, **options)
+
+    monkeypatch.setattr(ast, "parse", count)
+    config = base(scheduler_class=".npy", file_list=[str(data / "npy")])
+    with SynthPixDataset(config) as dataset:
+        assert parsed
+        parsed.clear()
+        read = {file for batch in itertools.islice(dataset, 4) for file in batch.files}
+    assert len(read) > 4
+    assert parsed == []
