@@ -55,25 +55,15 @@ def reading(dataset: SynthPixDataset) -> Callable[[], float]:
     def once() -> float:
         with _closing(dataset._pipeline.flows.read(lambda index: index)) as reader:
             next(reader)
-            begin = time.perf_counter()
-            for _ in range(BATCHES):
-                next(reader)
-            return (time.perf_counter() - begin) / BATCHES
+            return _mean_seconds(lambda: next(reader))
 
     return once
 
 
 def transfer(dataset: SynthPixDataset) -> Callable[[], float]:
     """Seconds for a flow batch that goes to the device and is adapted to the grid there."""
-    flow_batch = _first(dataset)
-
-    def once() -> float:
-        begin = time.perf_counter()
-        for _ in range(BATCHES):
-            jax.block_until_ready(dataset._pipeline.renderer.load(flow_batch))
-        return (time.perf_counter() - begin) / BATCHES
-
-    return once
+    renderer, flow_batch = dataset._pipeline.renderer, _first(dataset)
+    return lambda: _mean_seconds(lambda: jax.block_until_ready(renderer.load(flow_batch)))
 
 
 def rendering(dataset: SynthPixDataset) -> Callable[[], float]:
@@ -81,13 +71,10 @@ def rendering(dataset: SynthPixDataset) -> Callable[[], float]:
     renderer = dataset._pipeline.renderer
     loaded = renderer.load(_first(dataset))
 
-    def once() -> float:
-        begin = time.perf_counter()
-        for _ in range(BATCHES):
-            jax.block_until_ready(renderer.render(loaded, repetition=0, last_step=False))
-        return (time.perf_counter() - begin) / BATCHES
+    def render() -> None:
+        jax.block_until_ready(renderer.render(loaded, repetition=0, last_step=False))
 
-    return once
+    return lambda: _mean_seconds(render)
 
 
 def everything(dataset: SynthPixDataset) -> Callable[[], float]:
@@ -99,12 +86,16 @@ def everything(dataset: SynthPixDataset) -> Callable[[], float]:
             # Past the beginning, where nothing has been read ahead.
             for _ in range(4):
                 next(batches)
-            begin = time.perf_counter()
-            for _ in range(BATCHES):
-                next(batches)
-            return (time.perf_counter() - begin) / BATCHES
+            return _mean_seconds(lambda: next(batches))
 
     return once
+
+
+def _mean_seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    for _ in range(BATCHES):
+        work()
+    return (time.perf_counter() - begin) / BATCHES
 
 
 def _first(dataset: SynthPixDataset) -> Any:

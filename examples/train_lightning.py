@@ -21,18 +21,13 @@ from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
 class Module(pl.LightningModule):
     """The network and how it is trained."""
 
-    def __init__(self, journal: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.net, self.optimizer = piv.model()
-        self.journal = journal
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """The end-point error."""
         return piv.end_point_error(self.net(batch.images), batch.flow_fields)
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
-        """Note what was trained on."""
-        self.journal.note(self.global_step, batch, outputs["loss"], self.net)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the end-point error of the validation window."""
@@ -42,6 +37,19 @@ class Module(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
         return self.optimizer
+
+
+class Note(pl.Callback):
+    """Writes the journal, before a checkpoint is saved, which a module's own hook would follow."""
+
+    def __init__(self, journal: piv.Journal) -> None:
+        self.journal = journal
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note what was trained on."""
+        self.journal.note(trainer.global_step, batch, outputs["loss"], pl_module.net)
 
 
 def main() -> None:
@@ -66,13 +74,12 @@ def main() -> None:
         val_check_interval=options.save_every,
         check_val_every_n_epoch=None,
         callbacks=[
+            Note(piv.Journal(options.folder, int(os.environ.get("RANK", "0")))),
             ResumeCallback(),
             ModelCheckpoint(options.folder, every_n_train_steps=options.save_every, save_last=True),
         ],
     )
-    rank = int(os.environ.get("RANK", "0"))
-    module = Module(piv.Journal(options.folder, rank))
-    trainer.fit(module, datamodule=data, ckpt_path="last" if options.resume else None)
+    trainer.fit(Module(), datamodule=data, ckpt_path="last" if options.resume else None)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,13 @@ def torchrun(
     return subprocess.Popen(command, env=environment)
 
 
+def suspend(process: subprocess.Popen[bytes], *, rank: int) -> None:
+    """Stop one rank, and so in the end all, which wait for it."""
+    for one in psutil.Process(process.pid).children(recursive=True):
+        if one.environ().get("RANK") == str(rank):
+            one.suspend()
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill torchrun and all of its processes, which it starts in sessions of their own."""
     parent = psutil.Process(process.pid)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from scripts import EXAMPLES, Line, journal, kill, run, torchrun, wait_for
+from scripts import EXAMPLES, Line, journal, kill, run, suspend, torchrun, wait_for
 
 
 def start(trainer: str, folder: Path, ranks: int, *, resume: bool) -> subprocess.Popen[bytes]:
@@ -38,6 +38,13 @@ def run_and_kill(trainer: str, folder: Path, ranks: int, *, resume: bool) -> lis
     try:
         wait_for(
             lambda: all(len(journal(folder, rank)) >= before[rank] + 7 for rank in range(ranks)),
+            lambda: process.poll() is None,
+        )
+        # What rank 0 has saved, the others have been trained on, but may not have noted yet.
+        suspend(process, rank=0)
+        saved = len(journal(folder)) - before[0]
+        wait_for(
+            lambda: all(len(journal(folder, r)) >= before[r] + saved for r in range(ranks)),
             lambda: process.poll() is None,
         )
     finally:

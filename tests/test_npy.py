@@ -49,7 +49,7 @@ def test_an_array_is_what_numpy_makes_of_the_file(array: np.ndarray, tmp_path: P
 
 
 def test_files_with_other_headers_are_read_as_they_are(tmp_path: Path) -> None:
-    arrays = [SOME, SOME.astype(np.float32), SOME[:3], SOME + 1]
+    arrays: list[np.ndarray] = [SOME, SOME.astype(np.float32), SOME[:3], SOME + 1]
     for number, array in enumerate(arrays):
         np.save(tmp_path / f"flow_{number}.npy", array)
     with (tmp_path / "flow_4.npy").open("wb") as file:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from synthpix_torch.checkpoint.folder import CheckpointError, Folder, Place
 
 FindFault = Callable[[Path], str | None]
+
+
+class _Found(NamedTuple):
+    """The newest step without a fault, None if there is none, and the faults of newer ones."""
+
+    number: int | None
+    faults: dict[int, str]
 
 
 def find_newest(
@@ -21,17 +29,7 @@ def find_newest(
     Raises:
         CheckpointError: A step cannot be read by this process.
     """
-    while True:
-        places = folder.places()
-        try:
-            found, faults = _look_through(folder, places, find_fault)
-        except CheckpointError:
-            if folder.places() == places:
-                raise
-            continue
-        # What its writer moved or deleted under way looked damaged and is not.
-        if not faults or folder.places() == places:
-            break
+    found, faults = _settle(folder, lambda places: _look_through(folder, places, find_fault))
     for number, fault in faults.items():
         warnings.warn(
             f"Step {number} in {folder.path} cannot be restored, an older one is used: {fault}.",
@@ -47,19 +45,14 @@ def check_step(folder: Folder, number: int, find_fault: FindFault) -> None:
         CheckpointError: It is damaged, or cannot be read by this process.
         ValueError: It is not there.
     """
-    while True:
-        places = folder.places()
+
+    def look(places: dict[int, Place]) -> _Found:
         if number not in places:
             known = ", ".join(map(str, sorted(places))) or "none"
             raise ValueError(f"There is no step {number} in {folder.path}; there are: {known}.")
-        try:
-            _, faults = _look_through(folder, {number: places[number]}, find_fault)
-        except CheckpointError:
-            if folder.places() == places:
-                raise
-            continue
-        if not faults or folder.places() == places:
-            break
+        return _look_through(folder, {number: places[number]}, find_fault)
+
+    _, faults = _settle(folder, look)
     if faults:
         raise CheckpointError(
             f"Step {number} in {folder.path} cannot be restored: {faults[number]}. Restore another "
@@ -67,10 +60,25 @@ def check_step(folder: Folder, number: int, find_fault: FindFault) -> None:
         )
 
 
-def _look_through(
-    folder: Folder, places: Mapping[int, Place], find_fault: FindFault
-) -> tuple[int | None, dict[int, str]]:
-    """The newest of some steps without a fault, and the faults of those that are newer."""
+def _settle(folder: Folder, look: Callable[[dict[int, Place]], _Found]) -> _Found:
+    """What `look` says of the steps of a folder, once no writer moved or deleted any meanwhile.
+
+    To one who looks, those are damaged or gone.
+    """
+    while True:
+        places = folder.places()
+        try:
+            found = look(places)
+        except CheckpointError:
+            if folder.places() == places:
+                raise
+        else:
+            if not found.faults or folder.places() == places:
+                return found
+
+
+def _look_through(folder: Folder, places: Mapping[int, Place], find_fault: FindFault) -> _Found:
+    """Look at the newest of some steps first, and no further than one without a fault."""
     faults: dict[int, str] = {}
     for number in sorted(places, reverse=True):
         try:
@@ -82,6 +90,6 @@ def _look_through(
                 "another step with step=."
             ) from error
         if fault is None:
-            return number, faults
+            return _Found(number, faults)
         faults[number] = fault
-    return None, faults
+    return _Found(None, faults)
