@@ -21,13 +21,14 @@ from synthpix_torch.batch import AnyBatch, hand_out
 from synthpix_torch.bridge import Bridge, collect
 from synthpix_torch.callers import check_caller
 from synthpix_torch.checks import check_integer
-from synthpix_torch.config import KINEMATIC, KINEMATIC_ON_DEVICE, Config, read_config, short
+from synthpix_torch.config import Config, read_config, short
 from synthpix_torch.device import choose_device
 from synthpix_torch.flows import Flows
 from synthpix_torch.order import Order
 from synthpix_torch.passes import Pass, Window, refuse_workers
 from synthpix_torch.pipeline import Made, Pipeline, Run
 from synthpix_torch.render import Appearance, Renderer, random_flags
+from synthpix_torch.rules import KINEMATIC, KINEMATIC_ON_DEVICE
 from synthpix_torch.sources import FlowFieldSource, Records
 from synthpix_torch.versions import warn_of_problems
 
@@ -36,7 +37,7 @@ logger = logging.getLogger("synthpix_torch")
 RENDERERS = ("particles", "synthpix")
 LAYOUTS = ("torch", "synthpix")
 LAST_NUMBER = 10**15
-MADE_WITH = ("synthpix_torch", "synthpix", "jax", "jaxlib", "grain", "numpy")
+MADE_WITH = ("synthpix_torch", "synthpix", "jax", "jaxlib", "grain", "numpy", "scipy", "pillow")
 IMAGE_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 

@@ -16,9 +16,10 @@ from synthpix.data_sources import (
     MATDataSource,
 )
 
-from synthpix_torch.config import GENERATED, Config
+from synthpix_torch.config import Config
 from synthpix_torch.kinematic import KinematicFields
 from synthpix_torch.npy import NumpyFields
+from synthpix_torch.rules import GENERATED
 
 _HUB = "hf://"
 

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Num
 from synthpix.data_sources import EpisodicDataSource, KinematicDataSource
 
-from synthpix_torch.config import GENERATED, KINEMATIC_ON_DEVICE, Config, short
+from synthpix_torch.config import Config, short
 from synthpix_torch.files import digest_names, open_source
 from synthpix_torch.kinematic import KinematicFields
+from synthpix_torch.rules import GENERATED, KINEMATIC_ON_DEVICE
 
 _ATTEMPTS = 20
 

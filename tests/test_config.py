@@ -12,7 +12,8 @@ import torch
 from kinds import KINDS, base, fields, write_h5, write_mat, write_npy
 
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.config import RULES, read_config, short
+from synthpix_torch.config import read_config, short
+from synthpix_torch.rules import RULES
 
 
 def files(folder: Path | str, **changes: Any) -> dict[str, Any]:

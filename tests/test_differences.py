@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 from kinds import KINDS, base, fields, write_mat, write_npy
-from oracle import ours, sampler, theirs
+from oracle import differing, ours, sampler, theirs
 
 from synthpix_torch import SynthPixDataset
 
@@ -152,6 +152,17 @@ def test_an_unknown_key_is_refused_there_it_is_ignored() -> None:
     sampler(base(batches_per_flowbatch=7))
     with pytest.raises(ValueError, match="did you mean 'batches_per_flow_batch'"):
         SynthPixDataset(base(batches_per_flowbatch=7))
+
+
+@pytest.mark.parametrize("key", ["mask", "histogram"])
+def test_what_is_not_applied_to_real_images_is_refused_there_it_is_ignored(
+    key: str, data: Path
+) -> None:
+    config = KINDS["finite real"](data)
+    changed = config | {key: str(data / "npy" / "flow_0.npy")}
+    assert differing(theirs(next(sampler(config))), theirs(next(sampler(changed)))) == []
+    with pytest.raises(ValueError, match=f"Real images are served as they are: leave out {key}"):
+        SynthPixDataset(changed)
 
 
 def test_labels_are_a_buffer_for_each_batch_there_for_each_flow_batch() -> None:
