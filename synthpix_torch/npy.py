@@ -1,8 +1,8 @@
 """Flow fields from .npy files, whose header is parsed once and not for each record.
 
-np.load parses the header of each file as Python. Before 3.13 CPython counts the depth of what it
-parses for all threads together, so that a thread that reads in the background makes another fail:
-`ast.parse`, in a compiler of the user's or in a traceback, raises SystemError.
+np.load parses the header of each file as Python. Before 3.11.8 CPython counts the depth of what it
+parses for all threads together (its issue 106905), so that a thread that reads in the background
+makes another fail: `ast.parse`, which triton calls to compile, raises SystemError.
 """
 
 import math

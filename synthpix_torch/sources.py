@@ -186,7 +186,7 @@ class Records:
             try:
                 return self._source[key]
             except SystemError as error:
-                # Before 3.13 CPython loses count when two threads parse at once, as np.load does
+                # Before 3.11.8 CPython loses count when two threads parse at once, as np.load does
                 # with each header. The record is not at fault, and reading it again is harmless.
                 if "recursion depth mismatch" not in str(error):
                     raise

@@ -15,9 +15,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# synthpix's own sampler reads .npy files in many threads. Before 3.13, when two threads parse at
+# synthpix's own sampler reads .npy files in many threads. Before 3.11.8, when two threads parse at
 # once, one of them fails (synthpix_torch/npy.py), be it pytest's own that describes a failure.
-if sys.version_info < (3, 13):
+if sys.version_info < (3, 11, 8):
     _parse, _parsing = ast.parse, threading.RLock()
 
     def _parse_alone(*args: Any, **options: Any) -> Any:
