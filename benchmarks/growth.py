@@ -119,6 +119,8 @@ def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    # Letters as letters, not as outlines.
+    matplotlib.rcParams["svg.fonttype"] = "none"
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, len(found), figsize=(11, 3.2), layout="constrained")
