@@ -79,7 +79,8 @@ class SynthPixDataset(IterableDataset[Any]):
                 batches); 0 reads when asked.
             source: Flow fields of your own in place of files, see `FlowFieldSource`.
             renderer: "particles" is fast and has the same bits on every run of a GPU, too; its
-                images are within 1e-3 of synthpix's grey levels (of 255) on the same keys.
+                images are within 1e-3 of synthpix's grey levels (of 255) on the same keys, before
+                histogram matching.
                 "synthpix" gives the bits of synthpix, flow fields included.
             streams: Flow batches in use side by side; part of what the stream is. With as many as
                 ranks no two ranks read the same flow fields.
@@ -101,6 +102,7 @@ class SynthPixDataset(IterableDataset[Any]):
                 holds no whole step.
             RuntimeError: A GPU was asked for that JAX or torch cannot use, or JAX is set to make
                 typed keys.
+            CheckpointError: `load_from` or a step in it cannot be read by this process.
         """
         super().__init__()
         self._config = read_config(config, custom_source=source is not None)
@@ -484,9 +486,9 @@ class SynthPixDataset(IterableDataset[Any]):
         elif world_size > 1 and order.steps > 1 and order.streams == 1 and not self._told:
             self._told = True
             logger.warning(
-                "With streams=1 all %d ranks read every flow batch; with streams=%d each rank "
+                "With streams=1 each flow batch is read by %d ranks; with streams=%d each rank "
                 "reads its own (another order, so for new runs only).",
-                world_size,
+                min(world_size, order.steps),
                 world_size,
             )
 

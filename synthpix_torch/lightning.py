@@ -31,8 +31,9 @@ class ResumeCallback(pl.Callback):
         trainer = Trainer(callbacks=[ResumeCallback(dataset)])
 
     It commits the place in the stream at the end of each training step and carries it in the
-    checkpoint, alone: what Lightning would save of the loader itself is left out. The loader may be
-    the dataset, a DataLoader or a StatefulDataLoader, with a length or without.
+    checkpoint, alone: what Lightning would save of the loader itself is left out, unless a
+    resumable loader of others is trained on beside it. The loader may be the dataset, a DataLoader
+    or a StatefulDataLoader, with a length or without.
 
     Put it before callbacks of your own: those that save, or raise, at the end of a training batch
     would find that batch not committed yet.
@@ -221,7 +222,7 @@ class SynthPixDataModule(pl.LightningDataModule):
         """Open the data that a stage needs; what is open stays open.
 
         Raises:
-            ValueError: A configuration is missing, or a window has no number of batches.
+            ValueError: A configuration is missing, or see `SynthPixDataset`.
         """
         if stage == "fit" and self.train is None:
             self.train = SynthPixDataset(
@@ -239,11 +240,19 @@ class SynthPixDataModule(pl.LightningDataModule):
         return self.train
 
     def val_dataloader(self) -> Window:
-        """The first `val_batches` batches of the validation data."""
+        """The first `val_batches` batches of the validation data.
+
+        Raises:
+            ValueError: The data never ends and `val_batches` was left out.
+        """
         return self._window("val")
 
     def test_dataloader(self) -> Window:
-        """The first `test_batches` batches of the test data."""
+        """The first `test_batches` batches of the test data.
+
+        Raises:
+            ValueError: The data never ends and `test_batches` was left out.
+        """
         return self._window("test")
 
     def _configuration(self, name: str) -> Configuration:

@@ -20,7 +20,7 @@ from synthpix_torch.draws import normal, uniform
 from synthpix_torch.splat import Particles, splat
 
 CPU_WORKING_BYTES: Final = 16 * 2**20
-"""Memory for the windows of particles on a CPU: what its caches hold is up to 2 times faster."""
+"""Memory for the windows of particles on a CPU: what its caches hold is faster."""
 
 GPU_WORKING_BYTES: Final = 512 * 2**20
 """The same on any other device, which needs many pairs at once to be busy."""

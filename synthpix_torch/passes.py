@@ -96,6 +96,7 @@ class Window(IterableDataset[Any]):
 
         Raises:
             RuntimeError: Called in a worker process of a DataLoader.
+            ValueError: From the first batch: the ranks cannot share the batches equally.
         """
         refuse_workers()
         return self._batches()

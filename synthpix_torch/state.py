@@ -185,7 +185,7 @@ def restored_state(restored: Mapping[str, Any]) -> dict[str, Any]:
     """The state dict of a dataset from what a CheckpointManager restored.
 
     Args:
-        restored: The Composite that `restore` returned for the arguments of `restore_args`.
+        restored: What a CheckpointManager restored for `checkpoint_args(dataset, restore=True)`.
 
     Raises:
         ValueError: An item is missing.

@@ -127,7 +127,7 @@ def test_a_damaged_step_is_named_and_the_one_before_is_used(
     shutil.copytree(two_steps, folder)
     spoil, words = DAMAGES[damage]
     spoil(folder / "2")
-    with pytest.warns(UserWarning, match=f"Step 2 .*an older one is used: .*({words})") as caught:
+    with pytest.warns(UserWarning, match=f"Step 2 .*is passed over: .*({words})") as caught:
         assert restored(folder) == 1
     assert caught[0].filename == restored.__code__.co_filename
     with pytest.raises(CheckpointError, match=f"Step 2 .*({words})"):

@@ -256,7 +256,7 @@ def test_what_ranks_read_twice_is_said_once(caplog: pytest.LogCaptureFixture) ->
     with SynthPixDataset(base(**few), rank=0, world_size=2, epoch_length=1) as dataset:
         for _ in range(3):
             list(dataset)
-    assert caplog.text.count("all 2 ranks read every flow batch; with streams=2") == 1
+    assert caplog.text.count("each flow batch is read by 2 ranks; with streams=2") == 1
 
 
 # Episodes -----------------------------------------------------------------------------------

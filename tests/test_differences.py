@@ -61,8 +61,9 @@ def test_seeds_of_real_images_fill_the_batch_there_they_do_not(data: Path) -> No
     with SynthPixDataset(config) as dataset:
         batch = ours(dataset.batch_at(2))
     assert expected["mask"].tolist() == batch["mask"].tolist() == [True, True, False, False]
-    assert (expected["seeds"].shape, batch["seeds"].shape) == ((2,), (4,))
-    assert (batch["seeds"][:2] == expected["seeds"]).all()
+    for name in ("seeds", "keys"):
+        assert (len(expected[name]), len(batch[name])) == (2, 4)
+        assert (batch[name][:2] == expected[name]).all()
 
 
 def _episodes(data: Path, **changes: Any) -> dict[str, Any]:
@@ -87,6 +88,35 @@ def test_next_episode_before_the_first_batch_stays_there_it_skips_an_episode(dat
     with SynthPixDataset(config) as dataset:
         dataset.next_episode()
         assert next(iter(dataset)).files == first["files"]
+
+
+def test_the_place_within_an_episode_follows_from_the_state_there_it_begins_anew(
+    data: Path,
+) -> None:
+    config = _episodes(data)
+    source, other = sampler(config), sampler(config)
+    next(source), next(source)
+    other.state = source.state
+    # One step is left of three.
+    for _ in range(3):
+        next(other)
+    with SynthPixDataset(config) as dataset, SynthPixDataset(config) as resumed:
+        list(itertools.islice(dataset, 2))
+        resumed.load_state_dict(dataset.state_dict())
+        assert len(list(resumed)) == 1
+
+
+def test_repeating_the_steps_of_an_episode_is_refused_there_a_batch_is_lost(data: Path) -> None:
+    config = _episodes(data, batches_per_flow_batch=2)
+    source = sampler(config)
+    steps = [theirs(next(source))["files"] for _ in range(5)]
+    # The second batch of the last step.
+    with pytest.raises(Exception, match="Episode ended"):
+        next(source)
+    source.next_episode()
+    assert theirs(next(source))["files"] == steps[-1]
+    with pytest.raises(ValueError, match="would repeat the steps of an episode"):
+        SynthPixDataset(config)
 
 
 def test_shuffling_episodes_is_refused_there_it_destroys_time(data: Path) -> None:

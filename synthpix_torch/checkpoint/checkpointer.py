@@ -77,7 +77,8 @@ class Checkpointer:
         """Nothing is read or written yet.
 
         Args:
-            folder: Where the steps are; made by the first `save` or `restore`.
+            folder: Where the steps are; made when it is locked, by the first `restore`, or `save`
+                of a step that is due.
             keep: How many of the newest steps to keep, None for all.
             keep_every: Steps that are multiples of it are kept for ever.
             every: `save` writes multiples of it only.

@@ -22,6 +22,7 @@ def load_newest(dataset: SynthPixDataset, path: str | os.PathLike[str]) -> None:
         FileNotFoundError: There is no whole step.
         ValueError: The step holds no dataset or several, or does not fit.
         StateMismatchError: It was saved with another configuration or other data.
+        CheckpointError: The folder or a step cannot be read by this process.
     """
     folder = Folder(path)
     while True:

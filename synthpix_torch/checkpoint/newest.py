@@ -32,7 +32,7 @@ def find_newest(
     found, faults = _settle(folder, lambda places: _look_through(folder, places, find_fault))
     for number, fault in faults.items():
         warnings.warn(
-            f"Step {number} in {folder.path} cannot be restored, an older one is used: {fault}.",
+            f"Step {number} in {folder.path} cannot be restored and is passed over: {fault}.",
             stacklevel=depth + 1,
         )
     return found, list(faults)
