@@ -49,15 +49,21 @@ def test_an_array_is_what_numpy_makes_of_the_file(array: np.ndarray, tmp_path: P
 
 
 def test_files_with_other_headers_are_read_as_they_are(tmp_path: Path) -> None:
-    arrays: list[np.ndarray] = [SOME, SOME.astype(np.float32), SOME[:3], SOME + 1]
+    as_many_bytes: list[np.ndarray] = [
+        SOME.reshape(5, 6, 2),
+        np.asfortranarray(SOME),
+        (SOME * 100).astype(np.int64),
+        np.concatenate([SOME, SOME]).astype(np.float32),
+    ]
+    arrays: list[np.ndarray] = [SOME, *as_many_bytes, SOME.astype(np.float32), SOME[:3], SOME + 1]
     for number, array in enumerate(arrays):
         np.save(tmp_path / f"flow_{number}.npy", array)
-    with (tmp_path / "flow_4.npy").open("wb") as file:
+    with (tmp_path / f"flow_{len(arrays)}.npy").open("wb") as file:
         np.lib.format.write_array(file, SOME, version=(2, 0))
     source = NumpyFields(str(tmp_path))
     for number, array in enumerate([*arrays, SOME]):
         read = load(source, tmp_path / f"flow_{number}.npy")
-        assert read.dtype == array.dtype
+        assert (read.dtype, read.shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(read, array)
 
 
