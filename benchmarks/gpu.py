@@ -22,6 +22,7 @@ import torch
 from benchmarks.pipelines import kinematic, sampler
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
+from synthpix_torch.device import choose_device
 
 UNDER_WAY = 3
 """Batches that synthpix and the bare step may have under way, as the dataset has."""
@@ -138,6 +139,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
+    # Before synthpix starts JAX on all GPUs and with most of their memory.
+    choose_device()
     limit = bandwidth()
     rendering, fields = [], []
     for size in given.sizes:
@@ -172,6 +175,8 @@ def main() -> None:
                 rounds=given.rounds,
             )
             fields.append([size, batch, *map(per_second, measured.values())])
+            # For a run that is cut short.
+            print(*rendering[-1], *fields[-1], sep=" | ", flush=True)
     head = ["image, px", "batch", "synthpix", "bare step", "dataset", "dataset / synthpix"]
     head += ["dataset / bare", "of the memory's limit", "host, ms per batch"]
     body = table(head, rendering)

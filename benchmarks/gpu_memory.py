@@ -106,7 +106,10 @@ def main() -> None:
     rows = []
     for size in given.sizes:
         for batch in given.batch_sizes:
-            rows += working_sets(size, batch, given.bounds, rounds=given.rounds)
+            found = working_sets(size, batch, given.bounds, rounds=given.rounds)
+            # For a run that is cut short.
+            print(table(["", "", "", "", "", ""], found), flush=True)
+            rows += found
     head = ["image, px", "batch", "bound, MiB", "ms per pair", "times the best", "takes, MiB"]
     body += table(head, rows)
     body += f"\n\nMedian and quartiles of {given.rounds} rounds."

@@ -152,6 +152,8 @@ def main() -> None:
     training_time = merged(piece for piece in work if piece.stream == torchs)
     rendering = merged(piece for piece in work if piece.stream != torchs)
     total = sum(end - begin for begin, end in rendering)
+    if not total:
+        raise SystemExit("The profile has no work of JAX: nothing can be drawn.")
     share = overlap(training_time, rendering) / total
     title = f"{given.steps} steps, batch {given.batch_size}, {given.size} px; {machine()}"
     draw(work, torchs, PICTURE, title=title)

@@ -16,6 +16,7 @@ import jax
 from benchmarks.pipelines import kinematic, sampler
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
+from synthpix_torch.device import choose_device
 
 CLOCKS = {"processor time": time.thread_time, "time that passes": time.perf_counter}
 BATCHES = 20
@@ -55,6 +56,8 @@ def ours(config: dict[str, Any], clock: Callable[[], float]) -> Callable[[], flo
 
 
 def main() -> None:
+    # Before synthpix starts JAX on all GPUs and with most of their memory.
+    choose_device()
     rows = []
     for size in (16, 32):
         config = kinematic(size, batch_size=8, batches_per_flow_batch=10**6)

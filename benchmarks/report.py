@@ -8,8 +8,9 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
+
+from synthpix_torch.versions import version_of
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("synthpix_torch", "synthpix", "jax", "jaxlib", "torch", "grain", "orbax-checkpoint")
@@ -54,7 +55,7 @@ def write(name: str, title: str, body: str) -> Path:
     """Write a dated page of results."""
     module = Path(sys.argv[0]).stem
     command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    versions = ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)
     page = f"""# {title}
 
 {date.today().isoformat()}, `{command}`

@@ -92,19 +92,23 @@ class Bridge:
                 _LENDERS.add(self)
         return tensor
 
-    def release(self) -> None:
-        """Give back to JAX what torch has finished with, in this and in all other bridges.
-
-        Waits for torch only if it has fallen so far behind that the device would fill up.
+    def refuse_capture(self) -> None:
+        """Raise where JAX must not be asked for anything.
 
         Raises:
             RuntimeError: A CUDA graph is being captured, which JAX's work would spoil.
         """
-        if self._cuda.is_initialized() and self._cuda.is_current_stream_capturing():
+        if self._is_capturing():
             raise RuntimeError(
                 "A batch cannot be made while a CUDA graph is captured: copy a batch into memory "
                 "of the graph's own first (static = batch.images.clone()) and capture its use."
             )
+
+    def release(self) -> None:
+        """Give back to JAX what torch has finished with, in this and in all other bridges.
+
+        Waits for torch only if it has fallen so far behind that the device would fill up.
+        """
         collect()
         with _LOCK:
             while len(self._freed) > MOST_WAITING:
@@ -117,14 +121,19 @@ class Bridge:
         """Number of arrays that torch may still use."""
         return len(self._leases) + sum(len(freed.arrays) for freed in self._freed)
 
+    def _is_capturing(self) -> bool:
+        return bool(self._cuda.is_initialized() and self._cuda.is_current_stream_capturing())
+
     def _collect(self) -> None:
-        leases: list[_Lease] = []
-        freed: list[_Lease] = []
-        for lease in self._leases:
-            (freed if lease.storage.expired() else leases).append(lease)
-        self._leases = leases
+        if self._is_capturing():
+            # An event would become a part of the graph.
+            return
+        freed = [lease for lease in self._leases if lease.storage.expired()]
         if freed:
             self._freed.append(_Freed(self._record(freed), [lease.array for lease in freed]))
+            # Of the list as it is now: the garbage collector may have run code that leases.
+            gone = set(map(id, freed))
+            self._leases = [lease for lease in self._leases if id(lease) not in gone]
         while self._freed and all(event.query() for event in self._freed[0].events):
             self._freed.popleft()
         if not self.held:

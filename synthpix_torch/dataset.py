@@ -9,7 +9,6 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -26,11 +25,11 @@ from synthpix_torch.device import choose_device
 from synthpix_torch.flows import Flows
 from synthpix_torch.order import Order
 from synthpix_torch.passes import Pass, Window, refuse_workers
-from synthpix_torch.pipeline import Made, Pipeline, Run
+from synthpix_torch.pipeline import Pipeline, Run
 from synthpix_torch.render import Appearance, Renderer, random_flags
 from synthpix_torch.rules import KINEMATIC, KINEMATIC_ON_DEVICE
 from synthpix_torch.sources import FlowFieldSource, Records
-from synthpix_torch.versions import warn_of_problems
+from synthpix_torch.versions import version_of, warn_of_problems
 
 logger = logging.getLogger("synthpix_torch")
 
@@ -214,10 +213,9 @@ class SynthPixDataset(IterableDataset[Any]):
         self._check_number(number, last=1)
         run = self._pipeline.run(number, stop=number + 1)
         try:
-            made = next(run)
+            return self._take(run)
         finally:
             run.close()
-        return self._hand_out(made)
 
     def window(self, start: int, stop: int) -> Window:
         """The fixed batches start to stop - 1 as a dataset of its own, for validation.
@@ -432,7 +430,7 @@ class SynthPixDataset(IterableDataset[Any]):
                 run.close()
             run = self._run = self._pipeline.run(number, stride=world_size, ahead=self._ahead)
         try:
-            batch = self._hand_out(next(run))
+            batch = self._take(run)
             run.dispatch_ahead()
         except BaseException:
             self._run = None
@@ -492,7 +490,10 @@ class SynthPixDataset(IterableDataset[Any]):
                 world_size,
             )
 
-    def _hand_out(self, made: Made) -> AnyBatch:
+    def _take(self, run: Run) -> AnyBatch:
+        """The next batch of a run."""
+        self._bridge.refuse_capture()
+        made = next(run)
         return hand_out(made.rendered, files=made.files, number=made.number, bridge=self._bridge)
 
     def _describe(
@@ -509,7 +510,7 @@ class SynthPixDataset(IterableDataset[Any]):
                 "jax": {flag: short(value) for flag, value in random_flags().items()},
             },
             made_with={
-                **{name: version(name) for name in MADE_WITH},
+                **{name: version_of(name) for name in MADE_WITH},
                 "device": self._device.device_kind,
             },
             # Without this object, so that it ends as soon as nobody holds it.

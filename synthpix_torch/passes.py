@@ -110,7 +110,7 @@ class Window(IterableDataset[Any]):
         self._dataset._windows.add(run)
         try:
             for _ in range(length):
-                batch = self._dataset._hand_out(next(run))
+                batch = self._dataset._take(run)
                 run.dispatch_ahead()
                 yield batch
         finally:

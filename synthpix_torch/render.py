@@ -21,7 +21,7 @@ from synthpix_torch.kinematic import kinematic_fields
 from synthpix_torch.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, render_pairs
 
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
-"""For what holds matrix products: XLA would choose among them by time, and with them the bits."""
+"""XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""
 
 _RANDOM_FLAGS: Final = (
     "jax_enable_x64",
@@ -115,20 +115,16 @@ class Renderer:
         render: Callable[..., tuple[Array, Array, ImageGenerationParameters | None]] = _as_recorded
         if not config.include_images:
             place = geometry(config, flow_field_shape, device)
-            self._adapt = jax.jit(partial(_adapt, config=config, place=place))
+            self._adapt = _compiled(_adapt, config=config, place=place)
             make_images = _image_maker(appearance.renderer, device)
             render = partial(_render, make_images=make_images, config=config, place=place)
-            self._generate = jax.jit(
-                partial(_generate, config=config, place=place), compiler_options=NOT_TUNED
-            )
-        self._step = jax.jit(
-            partial(
-                _step,
-                render=render,
-                batch_size=config.batch_size,
-                episodic=config["episode_length"] > 0,
-                appearance=appearance,
-            )
+            self._generate = _compiled(_generate, config=config, place=place)
+        self._step = _compiled(
+            _step,
+            render=render,
+            batch_size=config.batch_size,
+            episodic=config["episode_length"] > 0,
+            appearance=appearance,
         )
 
     def load(self, flow_batch: FlowBatch) -> Loaded:
@@ -167,6 +163,10 @@ class Renderer:
                 f"JAX's settings have changed since the dataset was made: {changes}. Other random "
                 "numbers would follow: set them back, or make a new dataset."
             )
+
+
+def _compiled(function: Callable[..., Any], **fixed: Any) -> Any:
+    return jax.jit(partial(function, **fixed), compiler_options=NOT_TUNED)
 
 
 def random_flags() -> dict[str, Any]:

@@ -12,6 +12,14 @@ import torch
 CUDA_MAJORS = (12, 13)
 
 
+def version_of(package: str) -> str:
+    """Its version, "unknown" if it is used without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 class Installed(NamedTuple):
     """What matters of the installed packages.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -312,7 +313,55 @@ def test_a_tensor_outlives_its_bridge_and_stays_leased(cuda: Cuda) -> None:
 def test_a_batch_is_refused_while_a_graph_is_captured(bridge: Bridge, cuda: Cuda) -> None:
     cuda.capturing = True
     with pytest.raises(RuntimeError, match=r"while a CUDA graph is captured: .*\.clone\(\)"):
-        bridge.release()
+        bridge.refuse_capture()
+
+
+def test_nothing_is_asked_of_jax_while_a_graph_is_captured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
+) -> None:
+    with SynthPixDataset(KINDS["kinematic"](data), ahead=0) as dataset:
+        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        batches, window = iter(dataset), iter(dataset.window(0, 4))
+        next(batches)
+        cuda.capturing = True
+        work = Mock(wraps=dataset._pipeline.renderer.render)
+        monkeypatch.setattr(dataset._pipeline.renderer, "render", work)
+        for ask in (lambda: next(batches), lambda: dataset.batch_at(5), lambda: next(window)):
+            with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
+                ask()
+        work.assert_not_called()
+        assert dataset.position == 1
+
+
+def test_memory_that_is_freed_during_a_capture_is_given_back_after_it(
+    bridge: Bridge, cuda: Cuda
+) -> None:
+    tensor = bridge.to_torch(jax.numpy.zeros(4))
+    cuda.capturing = True
+    del tensor
+    collect()
+    assert (bridge.held, len(cuda.current_stream().queue)) == (1, 0)
+    cuda.capturing = False
+    collect()
+    cuda.synchronize()
+    collect()
+    assert bridge.held == 0
+
+
+def test_a_lease_outlives_an_event_that_cannot_be_recorded(
+    bridge: Bridge, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor = bridge.to_torch(jax.numpy.zeros(4))
+    del tensor
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda, "Event", Mock(side_effect=RuntimeError("out of memory")))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            bridge.release()
+    assert bridge.held == 1
+    bridge.release()
+    cuda.synchronize()
+    bridge.release()
+    assert bridge.held == 0
 
 
 def test_the_memory_of_batches_is_given_back_when_a_dataset_is_closed(

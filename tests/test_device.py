@@ -22,7 +22,7 @@ NO_PLUGIN = Installed(jaxlib="0.11.1", jax_cuda=(), torch_cuda=13, cudnn=())
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """What is set for JAX on a machine where torch sees two GPUs and JAX has not started."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -32,9 +32,17 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "to be undone")
     for name in (*device.MEMORY_SETTINGS, "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    platforms = jax.config.values["jax_platforms"]
+    set_platforms(None)
     settings: dict[str, str] = {}
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
-    return settings
+    yield settings
+    set_platforms(platforms)
+
+
+def set_platforms(names: str | None) -> None:
+    """What JAX_PLATFORMS does, also where `jax.config.update` has been replaced."""
+    type(jax.config).update(jax.config, "jax_platforms", names)
 
 
 @pytest.fixture
@@ -162,22 +170,15 @@ def test_a_plugin_that_does_not_start_shows_its_own_error(
 
 
 @pytest.fixture
-def kept_off_the_gpu() -> Iterator[None]:
-    before = jax.config.values["jax_platforms"]
-    jax.config.update("jax_platforms", "cpu")
-    yield
-    jax.config.update("jax_platforms", before)
+def kept_off_the_gpu(settings: dict[str, str]) -> None:
+    set_platforms("cpu")
 
 
-def test_jax_platforms_keeps_batches_on_the_cpu_without_a_word(
-    kept_off_the_gpu: None, settings: dict[str, str]
-) -> None:
+def test_jax_platforms_keeps_batches_on_the_cpu_without_a_word(kept_off_the_gpu: None) -> None:
     assert device.choose_device().platform == "cpu"
 
 
-def test_jax_platforms_is_named_when_a_gpu_was_asked_for(
-    kept_off_the_gpu: None, settings: dict[str, str]
-) -> None:
+def test_jax_platforms_is_named_when_a_gpu_was_asked_for(kept_off_the_gpu: None) -> None:
     with pytest.raises(RuntimeError, match="JAX_PLATFORMS=cpu keeps JAX off the GPU"):
         device.choose_device("cuda")
 

@@ -108,21 +108,32 @@ def test_no_element_is_wrong_where_a_side_stream_fetches_for_the_default_one() -
         assert wrong_elements(Bridge(), use, batches=2_000) == 0
 
 
-def test_no_batch_of_a_dataset_changes_while_slow_kernels_read_it() -> None:
-    config = base(**few)
+def wrong_pixels(*, leased: bool, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pixels that torch reads wrongly in batches of a dataset that it drops before."""
+    if not leased:
+        monkeypatch.setattr(Bridge, "to_torch", lambda _, x: torch.utils.dlpack.from_dlpack(x))
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
-    with SynthPixDataset(config) as dataset, SynthPixDataset(config) as again:
-        for batch in dataset:
-            expected = again.batch_at(batch.number).images.clone()
-            images = batch.images
-            number = batch.number
-            del batch
-            torch.cuda._sleep(SLOW)
-            wrong += (images != expected).sum()
-            del images
-            if number == 500:
-                break
-    assert wrong.item() == 0
+    with SynthPixDataset(base(**few)) as dataset:
+        expected = [batch.images.clone() for batch in dataset.window(0, 200)]
+        torch.cuda.synchronize()
+        batches = iter(dataset)
+        for images in expected:
+            torch.cuda._sleep(20 * SLOW)
+            wrong += (next(batches).images != images).sum()
+    return int(wrong.item())
+
+
+def test_without_leases_batches_change_while_slow_kernels_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = wrong_pixels(leased=False, monkeypatch=monkeypatch)
+    assert wrong > 0, "no block was reused: this shows nothing"
+
+
+def test_no_batch_of_a_dataset_changes_while_slow_kernels_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert wrong_pixels(leased=True, monkeypatch=monkeypatch) == 0
 
 
 def test_a_graph_reads_batches_that_are_copied_into_its_memory() -> None:
@@ -152,13 +163,15 @@ def test_a_batch_is_refused_while_a_graph_is_captured() -> None:
         next(batches)
         torch.cuda.synchronize()
 
-        def capture() -> None:
+        def capture(ask: Callable[[], Batch]) -> None:
             with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
                 static.mul_(2)
-                next(batches)
+                ask()
 
         with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
-            capture()
+            capture(lambda: next(batches))
+        with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
+            capture(lambda: dataset.batch_at(7))
         assert dataset.position == 2
         assert next(batches).number == 2
 
@@ -171,20 +184,25 @@ def live_bytes(gpu: jax.Device) -> int:
 def test_at_most_two_batches_are_on_the_device_above_what_is_used(
     keep: int, gpu: jax.Device
 ) -> None:
-    config = base(image_shape=(64, 64), flow_field_size=(80.0, 80.0), img_offset=(8.0, 8.0))
+    size = {"image_shape": (64, 64), "flow_field_size": (80.0, 80.0), "img_offset": (8.0, 8.0)}
+    # Nothing else than torch that the next batch could have to wait for.
+    config = base(**size, batches_per_flow_batch=10**6)
     kept: list[Batch] = []
     with SynthPixDataset(config, ahead=0) as dataset:
         batches = iter(dataset)
-        kept.extend(next(batches) for _ in range(keep))
+        # From the first on, the flow batch is there.
+        kept.extend(next(batches) for _ in range(1 + keep))
         before = live_bytes(gpu)
-        batch = next(batches)
-        # With the flow batch that the batch was made from.
+        kept.append(next(batches))
         one = live_bytes(gpu) - before
-        for _ in range(300):
-            torch.cuda._sleep(SLOW)
+        most = 0
+        for _ in range(200):
+            torch.cuda._sleep(20 * SLOW)
             batch = next(batches)
-            assert live_bytes(gpu) - before <= (1 + 2) * one
-        assert batch.number == keep + 300
+            most = max(most, live_bytes(gpu) - before - one)
+        assert batch.number == keep + 201
+    assert most >= 2 * one, "torch never fell behind: this shows nothing"
+    assert most <= (1 + 2) * one
     kept.clear()
 
 
@@ -203,7 +221,7 @@ def test_the_memory_of_a_closed_dataset_is_given_back() -> None:
 def waits(work: Callable[[], Any], folder: Path) -> Counter[str]:
     """What the host waits for CUDA with while `work` runs, by name.
 
-    Calls are those of this thread; JAX's own threads may wait for what they like.
+    Calls are those of torch in this thread. Of JAX's the profile has none.
     """
     config = torch._C._profiler._ExperimentalConfig(enable_cuda_sync_events=True)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -218,7 +236,8 @@ def waits(work: Callable[[], Any], folder: Path) -> Counter[str]:
         if event.get("cat") in ("cuda_runtime", "cuda_driver")
         and event["tid"] == threading.get_native_id()
     )
-    assert calls["cudaLaunchKernel"], "the profile has no calls of CUDA: this shows nothing"
+    # How the launch of a kernel is called differs from one CUDA to the next.
+    assert calls.total() >= 100, "the profile has too few calls of CUDA: this shows nothing"
     return Counter({name: count for name, count in calls.items() if "Sync" in name})
 
 
@@ -237,6 +256,38 @@ def test_the_host_waits_for_nothing_while_the_device_keeps_up(tmp_path: Path) ->
         counted = waits(steps, tmp_path)
     # Leaving the profile waits, once or twice.
     assert counted.total() < 5, counted
+
+
+def ready(dataset: SynthPixDataset) -> Iterator[Batch]:
+    """A pass whose next batches need no flow batch, on a device with nothing to do."""
+    batches = iter(dataset)
+    for _ in range(3):
+        next(batches)
+    torch.cuda.synchronize()
+    return batches
+
+
+def test_a_batch_is_handed_out_while_torch_is_busy() -> None:
+    with SynthPixDataset(base(batches_per_flow_batch=10**6)) as dataset:
+        batches = ready(dataset)
+        torch.cuda._sleep(500 * SLOW)
+        busy = torch.cuda.Event()
+        busy.record()
+        next(batches)
+        assert not busy.query()
+
+
+def test_batches_are_handed_out_while_jax_is_busy(gpu: jax.Device) -> None:
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 100_000, lambda _, y: jnp.sin(y) + 1.0, x))
+    x = jax.device_put(jnp.ones(1 << 20), gpu)
+    work(x).block_until_ready()
+    with SynthPixDataset(base(batches_per_flow_batch=10**6), ahead=1) as dataset:
+        batches = ready(dataset)
+        busy = work(x)
+        # The first was made before; the others are made behind the work.
+        for _ in range(3):
+            next(batches)
+        assert not busy.is_ready()
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
@@ -266,7 +317,8 @@ from synthpix_torch import SynthPixDataset
 def on_host(batch):
     params = type(batch.params)(*(p.cpu() for p in batch.params))
     host = {k: v.cpu() for k, v in batch._asdict().items() if hasattr(v, "cpu")}
-    return batch._replace(params=params, **host)
+    # Without its number, which would tell any two apart.
+    return batch._replace(params=params, number=0, **host)
 
 with SynthPixDataset(base(**few, **json.loads(sys.argv[1]))) as dataset:
     batches = iter(dataset)
@@ -281,11 +333,12 @@ with SynthPixDataset(base(**few, **json.loads(sys.argv[1]))) as dataset:
 
 
 def finished(process: subprocess.Popen[str]) -> list[str]:
-    output, _ = process.communicate(timeout=280)
+    output, _ = process.communicate(timeout=580)
     assert process.returncode == 0
     return list(json.loads(output.splitlines()[-1]))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scheduler", ["kinematic", "kinematic-device"])
 def test_two_processes_make_the_same_bits(scheduler: str) -> None:
     first = finished(digests(scheduler_class=scheduler))
@@ -298,18 +351,25 @@ def another_job() -> Iterator[None]:
     script = """
 import torch
 a = torch.randn(4096, 4096, device="cuda")
-while True:
+def work():
+    global a
     a = torch.nn.functional.normalize(a @ a)
     torch.cuda.synchronize()
+work()
+print("busy", flush=True)
+while True:
+    work()
 """
-    process = subprocess.Popen([sys.executable, "-c", script])
-    time.sleep(10)
-    assert process.poll() is None
-    yield
-    process.kill()
-    process.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        yield
+        process.kill()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scheduler", ["kinematic", "kinematic-device"])
 def test_another_job_on_the_gpu_changes_no_bit(
     scheduler: str, request: pytest.FixtureRequest
@@ -348,7 +408,7 @@ def fresh(script: str, **environment: str) -> Any:
         [sys.executable, "-c", script],
         env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
