@@ -56,9 +56,10 @@ class CountingDataset(SynthPixDataset):
         super().__init__(config or base(**few), **arguments)
         self._pipeline: Any = _Pipeline(self._order)
 
-    def _hand_out(self, made: Any) -> Batch:
+    def _take(self, run: Any) -> Batch:
+        number = next(run)
         return Batch(
-            images=torch.full((1, 2, 1, 1), float(made)),
+            images=torch.full((1, 2, 1, 1), float(number)),
             flow_fields=torch.zeros(1, 2, 1, 1),
             mask=torch.ones(1, dtype=torch.bool),
             epoch=torch.zeros(1, dtype=torch.int32),
@@ -67,5 +68,5 @@ class CountingDataset(SynthPixDataset):
             params=None,
             done=None,
             files=("",),
-            number=made,
+            number=number,
         )
