@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
@@ -163,6 +164,8 @@ class SynthPixDataset(IterableDataset[Any]):
         self._live: weakref.ref[Pass] | None = None
         self._live_ended = False
         self._run: Run | None = None
+        # Held while a batch is delivered: threads that share a pass get each batch once.
+        self._delivering = threading.RLock()
         self._windows: weakref.WeakSet[Run] = weakref.WeakSet()
         self._told = False
         if load_from is not None:
@@ -263,7 +266,9 @@ class SynthPixDataset(IterableDataset[Any]):
         """
         if not self._order.episodic:
             raise RuntimeError("There are no episodes: set episode_length in the configuration.")
-        self._move_to(self._order.next_boundary(self._position))
+        start = self._order.next_boundary(self._position)
+        if start != self._position:
+            self._move_to(start)
 
     def track(self, *, across_passes: bool = False) -> None:
         """From now on a state names the first batch that `commit` has not been called for.
@@ -422,7 +427,7 @@ class SynthPixDataset(IterableDataset[Any]):
 
     def _advance(self, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; on an error the position stays."""
-        number = self._position + rank
+        live, number = self._live, self._position + rank
         run = self._run
         if run is None or (run.number, run.stride) != (number, world_size):
             self._run = None
@@ -436,7 +441,12 @@ class SynthPixDataset(IterableDataset[Any]):
             self._run = None
             run.close()
             raise
-        position = self._wrapped(self._position + world_size, world_size)
+        position = self._wrapped(number - rank + world_size, world_size)
+        if self._live is not live:
+            raise RuntimeError(
+                "The dataset was moved or closed by another thread while a batch was made, which "
+                "is not delivered: call iter(dataset) again."
+            )
         # Last, and nothing between: Ctrl-C before it leaves the batch undelivered.
         if self._committed is not None:
             self._uncommitted.append(position)

@@ -43,7 +43,10 @@ class Pass:
         return self
 
     def __next__(self) -> AnyBatch:
-        dataset = self._dataset
+        with self._dataset._delivering:
+            return self._next(self._dataset)
+
+    def _next(self, dataset: SynthPixDataset) -> AnyBatch:
         if not self._begun:
             self._rank, self._world_size, self._left = dataset._begin(self)
             self._begun = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -91,6 +92,9 @@ class Records:
         self._config = config
         self._source = open_source(config, exact=exact) if source is None else _checked(source)
         self._own = source is not None
+        # Where relative paths begin; absolute ones name the same files everywhere.
+        paths = () if self._own else getattr(self._source, "file_list", ())
+        self._folder = None if all(map(os.path.isabs, paths)) else os.getcwd()
         self._brightest = brightest
         self._generated = config.values.get("scheduler_class") in GENERATED
         self._on_device = config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
@@ -122,6 +126,11 @@ class Records:
         """
         if self._on_device:
             return Record(None, None, f"{KINEMATIC_ON_DEVICE}://{key}", padding=False)
+        if self._folder is not None and os.getcwd() != self._folder:
+            raise RuntimeError(
+                f"file_list has relative paths, and the working directory is no longer "
+                f"{self._folder}: make them absolute, or go back there."
+            )
         try:
             raw = self._read(key)
         except StopIteration as error:

@@ -606,3 +606,34 @@ def test_a_closed_checkpointer_is_over(tmp_path: Path) -> None:
             call()
     with pytest.raises(RuntimeError, match="closed: make a new one"):
         checkpoints.save(1)
+
+
+def test_a_step_that_was_moved_elsewhere_and_linked_is_a_step(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    counter = Counter()
+    with Checkpointer(run) as checkpoints:
+        checkpoints.register(counter=counter)
+        for counter.value in (1, 2):
+            checkpoints.save(counter.value)
+    (run / "2").rename(elsewhere)
+    (run / "2").symlink_to(elsewhere)
+    with Checkpointer(run, keep=1) as checkpoints:
+        checkpoints.register(counter=counter)
+        assert checkpoints.restore() == 2
+        checkpoints.save(3)
+        checkpoints.wait()
+        assert checkpoints.steps() == [3]
+    assert elsewhere.exists()
+
+
+def test_a_lazy_module_is_restored_before_its_first_batch(tmp_path: Path) -> None:
+    module = torch.nn.LazyLinear(3)
+    module(torch.ones(1, 2))
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(model=module)
+        checkpoints.save(1)
+    lazy = torch.nn.LazyLinear(3)
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(model=lazy)
+        assert checkpoints.restore() == 1
+    assert lazy.weight.equal(module.weight)

@@ -161,6 +161,56 @@ def test_looking_at_a_batch_does_not_disturb_the_iteration() -> None:
         assert next(batches).number == 1
 
 
+def test_threads_that_share_a_pass_get_each_batch_once() -> None:
+    with SynthPixDataset(base(**few)) as dataset:
+        batches = iter(dataset)
+        got: list[int] = []
+
+        def take() -> None:
+            got.extend(next(batches).number for _ in range(20))
+
+        threads = [threading.Thread(target=take) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(got) == list(range(40))
+        assert dataset.position == 40
+
+
+def test_a_batch_that_is_made_while_the_dataset_is_moved_is_not_delivered() -> None:
+    reading, go = threading.Event(), threading.Event()
+
+    class Waits(Counting):
+        def __getitem__(self, index: int) -> np.ndarray:
+            if index:
+                reading.set()
+                assert go.wait(60)
+            return super().__getitem__(index)
+
+    config = own(batch_size=1, flow_fields_per_batch=1, randomize=False, buffer_size=0)
+    with SynthPixDataset(config, source=Waits(8), ahead=0) as dataset:
+        start = dataset.state_dict()
+        batches = iter(dataset)
+        next(batches)
+        errors: list[Exception] = []
+
+        def take() -> None:
+            try:
+                next(batches)
+            except RuntimeError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert reading.wait(60)
+        dataset.load_state_dict(start)
+        go.set()
+        thread.join()
+        assert "moved or closed by another thread" in str(errors[0])
+        assert next(iter(dataset)).number == 0
+
+
 # Windows ------------------------------------------------------------------------------------
 
 
@@ -288,6 +338,14 @@ def test_next_episode_goes_to_the_next_start_and_stays_there(data: Path) -> None
         assert numbers(dataset) == [3, 4, 5]
 
 
+def test_next_episode_at_a_start_commits_nothing(data: Path) -> None:
+    with SynthPixDataset(KINDS["episodes"](data)) as dataset:
+        dataset.track()
+        list(dataset)
+        dataset.next_episode()
+        assert (dataset.uncommitted, dataset.state_dict()["sampler"]["position"]) == (3, 0)
+
+
 def test_episodes_run_side_by_side(data: Path) -> None:
     config = KINDS["finite episodes"](data)
     with SynthPixDataset(config) as alone:
@@ -332,6 +390,22 @@ def test_next_episode_without_episodes_is_an_error() -> None:
 def test_an_epoch_length_beside_episodes_is_refused(data: Path) -> None:
     with pytest.raises(ValueError, match="A pass is an episode here"):
         SynthPixDataset(KINDS["episodes"](data), epoch_length=3)
+
+
+def test_relative_paths_are_refused_where_they_name_other_files(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    with SynthPixDataset(base(scheduler_class=".npy", file_list="npy")) as dataset:
+        first = digest(dataset.batch_at(0))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(RuntimeError, match="relative paths, and the working directory is no"):
+            dataset.batch_at(0)
+        monkeypatch.chdir(data)
+        assert digest(dataset.batch_at(0)) == first
+    with SynthPixDataset(base(scheduler_class=".npy", file_list=str(data / "npy"))) as dataset:
+        monkeypatch.chdir(tmp_path)
+        dataset.batch_at(0)
 
 
 # Sources of the user's own ------------------------------------------------------------------

@@ -265,7 +265,7 @@ def _numbers(folder: Path) -> list[int]:
     """The folders in a folder that are named by a number, in order."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            found = [entry.name for entry in entries if entry.is_dir()]
     except FileNotFoundError:
         return []
     return sorted(int(name) for name in found if name.isdecimal() and str(int(name)) == name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -171,8 +172,14 @@ class Registry:
 
     def _note(self, name: str, state: Any, before: dict[str, Any]) -> None:
         """Note the state that is to be replaced."""
-        if state is not _KEPT:
-            before[name] = take_snapshot(self._objects[name].state_dict(), name)
+        if state is _KEPT:
+            return
+        now = self._objects[name].state_dict()
+        try:
+            before[name] = take_snapshot(now, name)
+        except TypeError:
+            # It need not be fit for a file, as that of a lazy module before its first batch.
+            before[name] = copy.deepcopy(now)
 
     def _load(self, name: str, state: Any) -> None:
         if state is _KEPT:
