@@ -15,8 +15,8 @@ from synthpix.data_sources.kinematic import KinematicDataSource
 from synthpix.types import ImageGenerationSpecification
 
 from benchmarks.report import interleaved, ratio, spread, table, write
-from synthpix_torch.kinematic import KinematicFields, kinematic_fields
-from synthpix_torch.particles import render_pairs
+from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.render.particles import render_pairs
 
 Contender = Callable[[int], Any]
 SIGMAS, SCALES = (5.0, 100.0), (0.0, 8.0)

@@ -22,7 +22,7 @@ import torch
 from benchmarks.pipelines import kinematic, sampler
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.device import choose_device
+from synthpix_torch.interop.device import choose_device
 
 UNDER_WAY = 3
 """Batches that synthpix and the bare step may have under way, as the dataset has."""

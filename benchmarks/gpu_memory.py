@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.core import specification, timed
 from benchmarks.report import interleaved, ratio, spread, table, write
-from synthpix_torch.device import choose_device
-from synthpix_torch.particles import render_pairs
+from synthpix_torch.interop.device import choose_device
+from synthpix_torch.render.particles import render_pairs
 
 STARTS = {
     "JAX as it starts by itself": "import jax; jax.numpy.zeros(1).block_until_ready()",

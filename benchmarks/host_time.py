@@ -16,7 +16,7 @@ import jax
 from benchmarks.pipelines import kinematic, sampler
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.device import choose_device
+from synthpix_torch.interop.device import choose_device
 
 CLOCKS = {"processor time": time.thread_time, "time that passes": time.perf_counter}
 BATCHES = 20

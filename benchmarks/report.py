@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from synthpix_torch.versions import version_of
+from synthpix_torch.interop.versions import version_of
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("synthpix_torch", "synthpix", "jax", "jaxlib", "torch", "grain", "orbax-checkpoint")

@@ -19,7 +19,7 @@ import torch
 from benchmarks.pipelines import kinematic, sampler
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.device import choose_device
+from synthpix_torch.interop.device import choose_device
 
 BATCHES = 8
 

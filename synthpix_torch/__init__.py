@@ -8,10 +8,10 @@ from synthpix_torch.checkpoint import (
     checkpoint_args,
     save_checkpoint,
 )
+from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
-from synthpix_torch.passes import Window
-from synthpix_torch.sources import FlowFieldSource
-from synthpix_torch.state import StateMismatchError, restored_state
+from synthpix_torch.stream.passes import Window
+from synthpix_torch.stream.state import StateMismatchError, restored_state
 
 __all__ = [
     "Batch",

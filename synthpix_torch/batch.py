@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 from jaxtyping import Bool, Float, Int, Real, UInt32
 
-from synthpix_torch.bridge import Bridge
-from synthpix_torch.render import Rendered
+from synthpix_torch.interop.dlpack import Bridge
+from synthpix_torch.render.step import Rendered
 
 
 class ImageParameters(NamedTuple):

@@ -16,21 +16,21 @@ import torch
 import torch.distributed
 from torch.utils.data import IterableDataset
 
-from synthpix_torch import state as states
 from synthpix_torch.batch import AnyBatch, hand_out
-from synthpix_torch.bridge import Bridge, collect
-from synthpix_torch.callers import check_caller
 from synthpix_torch.checks import check_integer
-from synthpix_torch.config import Config, read_config, short
-from synthpix_torch.device import choose_device
-from synthpix_torch.flows import Flows
-from synthpix_torch.order import Order
-from synthpix_torch.passes import Pass, Window, refuse_workers
-from synthpix_torch.pipeline import Pipeline, Run
-from synthpix_torch.render import Appearance, Renderer, random_flags
-from synthpix_torch.rules import KINEMATIC, KINEMATIC_ON_DEVICE
-from synthpix_torch.sources import FlowFieldSource, Records
-from synthpix_torch.versions import version_of, warn_of_problems
+from synthpix_torch.config.keys import KINEMATIC, KINEMATIC_ON_DEVICE
+from synthpix_torch.config.reading import Config, read_config, short
+from synthpix_torch.data.flow_batches import Flows
+from synthpix_torch.data.records import FlowFieldSource, Records
+from synthpix_torch.integrations.trainers import check_caller
+from synthpix_torch.interop.device import choose_device
+from synthpix_torch.interop.dlpack import Bridge, collect
+from synthpix_torch.interop.versions import version_of, warn_of_problems
+from synthpix_torch.render.step import Appearance, Renderer, random_flags
+from synthpix_torch.stream import state as states
+from synthpix_torch.stream.order import Order
+from synthpix_torch.stream.passes import Pass, Window, refuse_workers
+from synthpix_torch.stream.run import Pipeline, Run
 
 logger = logging.getLogger("synthpix_torch")
 
@@ -318,7 +318,7 @@ class SynthPixDataset(IterableDataset[Any]):
     def state_dict(self) -> dict[str, Any]:
         """A new dict of strings and integers that names the next batch to deliver.
 
-        The same on every rank; see `synthpix_torch.state`.
+        The same on every rank; see `synthpix_torch.stream.state`.
         """
         return states.make_state(self._next_for_state, self._description)
 

@@ -32,15 +32,15 @@ import pytest
 # Not where what users pass is checked by ourselves, as that is what is tested:
 CHECKED = (
     "batch",
-    "bridge",
-    "device",
-    "flows",
-    "geometry",
-    "order",
-    "particles",
-    "pipeline",
-    "render",
-    "splat",
+    "data.flow_batches",
+    "interop.device",
+    "interop.dlpack",
+    "render.geometry",
+    "render.particles",
+    "render.splat",
+    "render.step",
+    "stream.order",
+    "stream.run",
 )
 jaxtyping.install_import_hook([f"synthpix_torch.{name}" for name in CHECKED], "beartype.beartype")
 

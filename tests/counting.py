@@ -9,7 +9,7 @@ from kinds import base, few
 
 from synthpix_torch import Batch, SynthPixDataset
 from synthpix_torch.batch import AnyBatch
-from synthpix_torch.order import Order
+from synthpix_torch.stream.order import Order
 
 
 class _Run:

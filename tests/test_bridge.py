@@ -21,7 +21,7 @@ from kinds import KINDS
 from standin import Cuda
 
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.bridge import Bridge, collect
+from synthpix_torch.interop.dlpack import Bridge, collect
 
 Kernel: TypeAlias = Callable[[], object]
 
@@ -416,7 +416,7 @@ def test_arrays_on_several_devices_are_refused_with_the_way_out() -> None:
     script = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from synthpix_torch.bridge import Bridge
+from synthpix_torch.interop.dlpack import Bridge
 
 mesh = Mesh(jax.devices(), ("n",))
 x = jax.device_put(np.arange(4.0), NamedSharding(mesh, PartitionSpec("n")))

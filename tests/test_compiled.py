@@ -7,7 +7,8 @@ import jax
 import pytest
 from kinds import KINDS
 
-from synthpix_torch import SynthPixDataset, render
+from synthpix_torch import SynthPixDataset
+from synthpix_torch.render import step as render
 
 
 @pytest.mark.parametrize("kind", ["kinematic", "kinematic on the device", "real"])

@@ -12,8 +12,8 @@ import torch
 from kinds import KINDS, base, fields, write_h5, write_mat, write_npy
 
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.config import read_config, short
-from synthpix_torch.rules import RULES
+from synthpix_torch.config.keys import RULES
+from synthpix_torch.config.reading import read_config, short
 
 
 def files(folder: Path | str, **changes: Any) -> dict[str, Any]:

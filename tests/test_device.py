@@ -15,8 +15,8 @@ import jax
 import pytest
 import torch
 
-from synthpix_torch import device
-from synthpix_torch.versions import Installed
+from synthpix_torch.interop import device
+from synthpix_torch.interop.versions import Installed
 
 NO_PLUGIN = Installed(jaxlib="0.11.1", jax_cuda=(), torch_cuda=13, cudnn=())
 
@@ -201,7 +201,8 @@ def test_jax_starts_after_the_settings_and_with_them(tmp_path: Path) -> None:
     from kinds import base
     import torch
     import synthpix_torch
-    from synthpix_torch import dataset, device
+    from synthpix_torch import dataset
+    from synthpix_torch.interop import device
     from jax._src import xla_bridge
     from jaxlib import xla_client
 

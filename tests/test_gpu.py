@@ -20,8 +20,8 @@ import torch
 from kinds import base, few
 
 from synthpix_torch import Batch, SynthPixDataset
-from synthpix_torch.bridge import Bridge
-from synthpix_torch.device import choose_device
+from synthpix_torch.interop.device import choose_device
+from synthpix_torch.interop.dlpack import Bridge
 
 pytestmark = pytest.mark.gpu
 

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
 
-from synthpix_torch.kinematic import KinematicFields, kinematic_fields, smooth
+from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields, smooth
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

@@ -18,7 +18,7 @@ from kinds import base, few
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-import synthpix_torch.lightning
+import synthpix_torch.integrations.lightning
 from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
 
 
@@ -31,7 +31,7 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data module counts instead of rendering."""
-    monkeypatch.setattr(synthpix_torch.lightning, "SynthPixDataset", CountingDataset)
+    monkeypatch.setattr(synthpix_torch.integrations.lightning, "SynthPixDataset", CountingDataset)
 
 
 class Module(lightning_cases.Module):
@@ -327,7 +327,8 @@ def test_without_lightning_the_error_names_the_extra_and_a_broken_install_its_ow
         return imported(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.delitem(sys.modules, "synthpix_torch.lightning")
+    for module in ("synthpix_torch.lightning", "synthpix_torch.integrations.lightning"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     words = r"pip install 'synthpix_torch\[lightning\]'" if missing == "lightning" else missing
     with pytest.raises(ModuleNotFoundError, match=words):
         importlib.import_module("synthpix_torch.lightning")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthpix_torch.order import Order
+from synthpix_torch.stream.order import Order
 
 small = st.integers(1, 6)
 orders = st.builds(

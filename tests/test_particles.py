@@ -15,8 +15,8 @@ from synthpix.generate import img_gen_from_data
 from synthpix.types import ImageGenerationSpecification
 
 from synthpix_torch.draws import normal, uniform
-from synthpix_torch.particles import render_pairs
-from synthpix_torch.splat import MAX_FRACTIONAL_BITS, Particles, splat
+from synthpix_torch.render.particles import render_pairs
+from synthpix_torch.render.splat import MAX_FRACTIONAL_BITS, Particles, splat
 
 BOUND = 1e-3
 """Grey levels of 255 by which an image may differ from synthpix's."""

@@ -4,7 +4,7 @@ from math import gcd
 
 import pytest
 
-from synthpix_torch.order import Order
+from synthpix_torch.stream.order import Order
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8, 64, 1024])

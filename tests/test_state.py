@@ -15,7 +15,7 @@ from kinds import KINDS, base, few, fields, write_npy
 from oracle import digest
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
-from synthpix_torch.state import restore_args, restored_state, save_args
+from synthpix_torch.stream.state import restore_args, restored_state, save_args
 
 
 def plain(value: Any) -> bool:

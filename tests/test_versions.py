@@ -9,8 +9,9 @@ import jax
 import pytest
 from kinds import base
 
-from synthpix_torch import SynthPixDataset, dataset, versions
-from synthpix_torch.versions import Installed, problems
+from synthpix_torch import SynthPixDataset, dataset
+from synthpix_torch.interop import versions
+from synthpix_torch.interop.versions import Installed, problems
 
 ROOT = Path(__file__).parent.parent
 GOOD = Installed(jaxlib="0.11.1", jax_cuda=(13,), torch_cuda=13, cudnn=(13,))

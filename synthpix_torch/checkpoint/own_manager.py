@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orbax.checkpoint as ocp
 
-from synthpix_torch import state as states
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.stream import state as states
 
 
 def checkpoint_args(dataset: SynthPixDataset, *, restore: bool = False) -> ocp.args.Composite:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from synthpix_torch import state as states
 from synthpix_torch.checkpoint import ranks
 from synthpix_torch.checkpoint.random_state import RandomState
 from synthpix_torch.checkpoint.snapshot import take_snapshot
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.stream import state as states
 
 DATASET, RANDOM, TORCH = "dataset", "random", "torch"
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from synthpix_torch import state as states
 from synthpix_torch.checkpoint.integrity import CHECKSUMS, find_damage, seal
 from synthpix_torch.checkpoint.registry import DATASET
 from synthpix_torch.checkpoint.torch_item import TorchRestore, TorchSave
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.stream import state as states
 
 FORMAT = 1
 _MARK = "synthpix_torch"

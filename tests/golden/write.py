@@ -68,9 +68,7 @@ def write_checkpoints(folder: Path) -> None:
         SynthPixDataset(base(**few), renderer="synthpix") as dataset,
         Checkpointer(folder) as checkpoints,
     ):
-        checkpoints.register(
-            data=dataset, model=model, optimizer=optimizer, random=RandomState()
-        )
+        checkpoints.register(data=dataset, model=model, optimizer=optimizer, random=RandomState())
         for step in (1, 2):
             dataset.seek(POSITION + step)
             checkpoints.save(step)

@@ -10,8 +10,8 @@ import grain.python as grain
 import numpy as np
 from jaxtyping import Bool, Int, Num
 
-from synthpix_torch.config import Config
-from synthpix_torch.sources import Record, Records
+from synthpix_torch.config.reading import Config
+from synthpix_torch.data.records import Record, Records
 
 
 class FlowBatch(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import torch
 from jax._src import xla_bridge
 
-from synthpix_torch.versions import CUDA_MAJORS, installed
+from synthpix_torch.interop.versions import CUDA_MAJORS, installed
 
 MEMORY_SETTINGS = (
     "XLA_PYTHON_CLIENT_PREALLOCATE",

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Num
 from synthpix.data_sources import EpisodicDataSource, KinematicDataSource
 
-from synthpix_torch.config import Config, short
-from synthpix_torch.files import digest_names, open_source
-from synthpix_torch.kinematic import KinematicFields
-from synthpix_torch.rules import GENERATED, KINEMATIC_ON_DEVICE
+from synthpix_torch.config.keys import GENERATED, KINEMATIC_ON_DEVICE
+from synthpix_torch.config.reading import Config, short
+from synthpix_torch.data.files import digest_names, open_source
+from synthpix_torch.data.kinematic import KinematicFields
 
 _ATTEMPTS = 20
 

@@ -6,9 +6,9 @@ from collections import deque
 from functools import partial
 from typing import NamedTuple
 
-from synthpix_torch.flows import Flows
-from synthpix_torch.order import Order
-from synthpix_torch.render import Loaded, Rendered, Renderer
+from synthpix_torch.data.flow_batches import Flows
+from synthpix_torch.render.step import Loaded, Rendered, Renderer
+from synthpix_torch.stream.order import Order
 
 
 class Made(NamedTuple):

@@ -14,11 +14,11 @@ from synthpix.data_generate import generate_images_from_flow
 from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
 
-from synthpix_torch.config import Config
-from synthpix_torch.flows import FlowBatch
-from synthpix_torch.geometry import Geometry, geometry
-from synthpix_torch.kinematic import kinematic_fields
-from synthpix_torch.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, render_pairs
+from synthpix_torch.config.reading import Config
+from synthpix_torch.data.flow_batches import FlowBatch
+from synthpix_torch.data.kinematic import kinematic_fields
+from synthpix_torch.render.geometry import Geometry, geometry
+from synthpix_torch.render.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, render_pairs
 
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""

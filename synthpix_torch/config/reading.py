@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from synthpix_torch.rules import (
+from synthpix_torch.config.keys import (
     FILE_CLASSES,
     GENERATED,
     KINEMATIC,

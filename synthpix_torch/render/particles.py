@@ -17,7 +17,7 @@ from synthpix.types import ImageGenerationParameters, ImageGenerationSpecificati
 from synthpix.utils import match_histogram
 
 from synthpix_torch.draws import normal, uniform
-from synthpix_torch.splat import Particles, splat
+from synthpix_torch.render.splat import Particles, splat
 
 CPU_WORKING_BYTES: Final = 16 * 2**20
 """Memory for the windows of particles on a CPU: what its caches hold is faster."""

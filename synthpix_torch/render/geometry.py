@@ -15,7 +15,7 @@ from synthpix.sampler import SyntheticImageSampler
 from synthpix.scheduler.protocol import SchedulerProtocol
 from synthpix.types import ImageGenerationSpecification
 
-from synthpix_torch.config import Config
+from synthpix_torch.config.reading import Config
 
 
 class Geometry(NamedTuple):

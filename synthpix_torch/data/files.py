@@ -16,10 +16,10 @@ from synthpix.data_sources import (
     MATDataSource,
 )
 
-from synthpix_torch.config import Config
-from synthpix_torch.kinematic import KinematicFields
-from synthpix_torch.npy import NumpyFields
-from synthpix_torch.rules import GENERATED
+from synthpix_torch.config.keys import GENERATED
+from synthpix_torch.config.reading import Config
+from synthpix_torch.data.kinematic import KinematicFields
+from synthpix_torch.data.npy import NumpyFields
 
 _HUB = "hf://"
 

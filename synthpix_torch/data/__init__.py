@@ -1,0 +1,1 @@
+"""Flow fields: where they come from, and in which order."""

@@ -1,0 +1,1 @@
+"""JAX and torch in one process."""

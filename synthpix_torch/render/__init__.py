@@ -1,0 +1,1 @@
+"""From flow fields to image pairs and labels."""
