@@ -46,7 +46,7 @@ def theirs(config: dict[str, Any]) -> Step:
 def bare(config: dict[str, Any]) -> Step:
     """The compiled step alone, on a flow batch that lies on the device."""
     dataset = SynthPixDataset(config)
-    renderer, flows = dataset._pipeline.renderer, dataset._pipeline.flows
+    renderer, flows = dataset.stream.renderer, dataset.stream.flows
     loaded = renderer.load(next(flows.read(lambda index: index)))
     numbers: Iterator[int] = iter(range(10**9))
     return lambda: renderer.render(loaded, repetition=next(numbers), last_step=False).images
@@ -94,8 +94,8 @@ def host_time(config: dict[str, Any], *, batches: int) -> list[float]:
     next(iterator)
     seconds = []
     for _ in range(batches):
-        assert dataset._run is not None
-        jax.block_until_ready([made.rendered for made in dataset._run._dispatched])
+        assert dataset._delivery.run is not None
+        jax.block_until_ready([made.rendered for made in dataset._delivery.run._dispatched])
         if dataset.device.type == "cuda":
             torch.cuda.synchronize()
         begin = time.thread_time()

@@ -45,8 +45,8 @@ def ours(config: dict[str, Any], clock: Callable[[], float]) -> Callable[[], flo
     def once() -> float:
         busy = 0.0
         for _ in range(BATCHES):
-            assert dataset._run is not None
-            jax.block_until_ready([made.rendered for made in dataset._run._dispatched])
+            assert dataset._delivery.run is not None
+            jax.block_until_ready([made.rendered for made in dataset._delivery.run._dispatched])
             begin = clock()
             next(batches)
             busy += clock() - begin

@@ -53,7 +53,7 @@ def reading(dataset: SynthPixDataset) -> Callable[[], float]:
     """Seconds for a flow batch that is read and thrown away."""
 
     def once() -> float:
-        with _closing(dataset._pipeline.flows.read(lambda index: index)) as reader:
+        with _closing(dataset.stream.flows.read(lambda index: index)) as reader:
             next(reader)
             return _mean_seconds(lambda: next(reader))
 
@@ -62,13 +62,13 @@ def reading(dataset: SynthPixDataset) -> Callable[[], float]:
 
 def transfer(dataset: SynthPixDataset) -> Callable[[], float]:
     """Seconds for a flow batch that goes to the device and is adapted to the grid there."""
-    renderer, flow_batch = dataset._pipeline.renderer, _first(dataset)
+    renderer, flow_batch = dataset.stream.renderer, _first(dataset)
     return lambda: _mean_seconds(lambda: jax.block_until_ready(renderer.load(flow_batch)))
 
 
 def rendering(dataset: SynthPixDataset) -> Callable[[], float]:
     """Seconds for a batch from a flow batch on the device."""
-    renderer = dataset._pipeline.renderer
+    renderer = dataset.stream.renderer
     loaded = renderer.load(_first(dataset))
 
     def render() -> None:
@@ -99,7 +99,7 @@ def _mean_seconds(work: Callable[[], object]) -> float:
 
 
 def _first(dataset: SynthPixDataset) -> Any:
-    with _closing(dataset._pipeline.flows.read(lambda index: index)) as reader:
+    with _closing(dataset.stream.flows.read(lambda index: index)) as reader:
         return next(reader)
 
 

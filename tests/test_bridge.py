@@ -320,12 +320,12 @@ def test_nothing_is_asked_of_jax_while_a_graph_is_captured(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data), ahead=0) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         batches, window = iter(dataset), iter(dataset.window(0, 4))
         next(batches)
         cuda.capturing = True
-        work = Mock(wraps=dataset._pipeline.renderer.render)
-        monkeypatch.setattr(dataset._pipeline.renderer, "render", work)
+        work = Mock(wraps=dataset.stream.renderer.render)
+        monkeypatch.setattr(dataset.stream.renderer, "render", work)
         for ask in (lambda: next(batches), lambda: dataset.batch_at(5), lambda: next(window)):
             with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
                 ask()
@@ -368,25 +368,25 @@ def test_the_memory_of_batches_is_given_back_when_a_dataset_is_closed(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         batches = [next(iter(dataset)) for _ in range(3)]
-        assert dataset._bridge.held == 3 * len(tensors(batches[0]))
+        assert dataset.stream.bridge.held == 3 * len(tensors(batches[0]))
         batches.clear()
         dataset.close()
         cuda.synchronize()
-    assert dataset._bridge.held == 0
+    assert dataset.stream.bridge.held == 0
 
 
 def test_a_dataset_keeps_no_more_than_two_batches_above_what_is_used(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         for batch in dataset:
             cuda.current_stream().launch(lambda: None)
             if batch.number == 200:
                 break
-            assert dataset._bridge.held <= 3 * len(tensors(batch))
+            assert dataset.stream.bridge.held <= 3 * len(tensors(batch))
 
 
 def tensors(batch: Any) -> list[torch.Tensor]:

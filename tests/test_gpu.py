@@ -212,7 +212,7 @@ def test_the_memory_of_a_closed_dataset_is_given_back() -> None:
         batches.clear()
     torch.cuda.synchronize()
     dataset.close()
-    assert dataset._bridge.held == 0
+    assert dataset.stream.bridge.held == 0
 
 
 # Streams ---------------------------------------------------------------------------------------

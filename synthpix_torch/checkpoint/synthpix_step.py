@@ -40,7 +40,7 @@ def read_position(dataset: SynthPixDataset, step: Path) -> int:
         ValueError: The counts do not agree, or belong to other data, another order or another
             configuration.
     """
-    order, config = dataset._order, dataset._config
+    order, config = dataset.stream.order, dataset.stream.config
     if order.streams != 1:
         raise ValueError("synthpix has one stream: leave out streams to load its checkpoints.")
     grain = json.loads((step / "grain" / _GRAIN).read_bytes())
@@ -49,7 +49,7 @@ def read_position(dataset: SynthPixDataset, step: Path) -> int:
             f"{step} was saved with worker_count={grain['worker_count']}, which reorders the "
             "stream: it cannot be continued exactly."
         )
-    for key, here in dataset._pipeline.flows.names_in_grain.items():
+    for key, here in dataset.stream.flows.names_in_grain.items():
         saved = str(grain.get(key))
         if _without_folder(saved) != _without_folder(here):
             raise ValueError(

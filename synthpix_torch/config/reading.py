@@ -120,6 +120,23 @@ class Config:
         """Height and width of the images in pixels."""
         return (self["image_shape"][0], self["image_shape"][1])
 
+    def as_json(self) -> dict[str, Any]:
+        """The keys as they were given, as values of JSON and with absolute paths."""
+        values = {key: _unwrapped(value) for key, value in self.given.items()}
+        for key in ("mask", "histogram"):
+            if values.get(key) is not None:
+                values[key] = os.path.abspath(values[key])
+        if "file_list" in values:
+            values["file_list"] = [_absolute(path) for path in self["file_list"]]
+        return values
+
+    @staticmethod
+    def neutral() -> dict[str, str]:
+        """Short values of the defaults, which a fingerprint need not list."""
+        return {
+            key: short(rule.default) for key, rule in RULES.items() if rule.default is not REQUIRED
+        }
+
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Short values of all keys that define the stream, by group and key."""
         values = {
@@ -194,6 +211,10 @@ def read_config(
         return Config(raw, values)
     _check_geometry(values)
     return Config(raw, values, _read_mask(values), _read_histogram(values))
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _read_yaml(path: Any) -> dict[str, Any]:

@@ -265,7 +265,7 @@ class SynthPixDataModule(pl.LightningDataModule):
         dataset = self._held_out[name]
         stop = self._batches[name]
         if stop is None:
-            total = dataset._order.total
+            total = dataset.stream.order.total
             if total is None:
                 raise ValueError(
                     f"The {name} data never ends: give {name}_batches, the number of batches of "
