@@ -7,8 +7,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from synthpix_torch.checks import check_integer
-from synthpix_torch.config.keys import KINEMATIC, KINEMATIC_ON_DEVICE
-from synthpix_torch.config.reading import Config
+from synthpix_torch.config.config import Config
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.render.step import BITS, Appearance
 
@@ -56,19 +55,11 @@ class Arguments(NamedTuple):
             if value not in choices or not isinstance(value, type(choices[0])):
                 allowed = ", ".join(map(repr, choices))
                 raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
-        if (
-            self.renderer == "synthpix"
-            and config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
-        ):
-            raise ValueError(
-                f"synthpix makes no flow fields on the device: use scheduler_class {KINEMATIC!r}, "
-                "or renderer='particles'."
-            )
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not (name in _OPTIONAL and value is None):
                 check_integer(name, value, least)
-        if self.epoch_length is not None and config["episode_length"]:
+        if self.epoch_length is not None and config.episode_length:
             raise ValueError("A pass is an episode here: leave out epoch_length.")
 
     @property

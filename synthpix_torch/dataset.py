@@ -107,7 +107,7 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
         parsed = read_config(config, custom_source=source is not None)
         self._arguments.check(parsed)
         self._ranks = given_ranks(rank, world_size)
-        self._jax_device = choose_device(device, parsed["device_ids"])
+        self._jax_device = choose_device(device, parsed.device_ids)
         if self._jax_device.platform != "cpu":
             warn_of_problems(renderer=renderer)
         self.ahead = ahead

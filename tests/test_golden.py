@@ -23,7 +23,8 @@ def bits_of(state: dict[str, Any]) -> str:
     """The version of the renderer's bits in a state; format 1 knows only the first."""
     if state["format"] == 1:
         return "1"
-    return dict(part.split("=", 1) for part in state["fingerprint"].split("|"))["bits"]
+    values = dict(part.split("=", 1) for part in state["fingerprint"].split("|"))
+    return str(values["bits"])
 
 
 @pytest.mark.filterwarnings("ignore:The state was saved with other versions")

@@ -10,7 +10,9 @@ import jax
 
 from synthpix_torch.batch import AnyBatch
 from synthpix_torch.checks import check_integer
-from synthpix_torch.config.reading import Config, short
+from synthpix_torch.config.config import Config
+from synthpix_torch.config.fingerprint import short
+from synthpix_torch.config.keys import KEYS
 from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.data.records import FlowFieldSource, Records
 from synthpix_torch.interop.dlpack import Bridge
@@ -156,9 +158,9 @@ class Stream:
 
 
 def _order(config: Config, flows: Flows, records: Records, streams: int) -> Order:
-    if config["episode_length"]:
-        units = None if config["loop"] else records.episodes
-        return Order(config["episode_length"], streams, units, episodic=True)
+    if config.episode_length:
+        units = None if config.loop else records.episodes
+        return Order(config.episode_length, streams, units, episodic=True)
     return Order(config.repetitions, streams, flows.count)
 
 
@@ -175,13 +177,14 @@ def _describe(
     values |= {"streams": str(streams), "bits": str(BITS[appearance.renderer])}
     values |= {key: short(value) for key, value in appearance._asdict().items()}
     values |= {flag: short(value) for flag, value in random_flags().items()}
+    size = config.records_per_flow_batch
     return Description(
         values=values,
-        neutral=config.neutral() | _NEUTRAL,
+        neutral=_NEUTRAL | {key: text for key in KEYS if (text := config.neutral(key)) is not None},
         made_with={
             **{name: version_of(name) for name in MADE_WITH},
             "device": device.device_kind,
         },
-        next_index=lambda position: order.first_flow_batch(position) * config.flow_fields,
+        next_index=lambda position: order.first_flow_batch(position) * size,
         total=order.total,
     )
