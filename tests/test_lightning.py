@@ -89,7 +89,7 @@ def test_the_state_of_a_loader_of_others_is_still_saved(tmp_path: Path) -> None:
 
 
 def test_a_callback_with_nothing_to_follow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no dataset to follow: ResumeCallback\(dataset\)"):
+    with pytest.raises(ValueError, match=r"no dataset to track: .*ResumeCallback\(dataset\)"):
         trainer(tmp_path, ResumeCallback()).fit(Module(), CountingDataset())
 
 
@@ -97,8 +97,8 @@ def test_a_callback_that_follows_another_dataset_is_refused_at_the_first_step(
     tmp_path: Path,
 ) -> None:
     with (
-        pytest.raises(RuntimeError, match="follows another dataset than the one trained on"),
-        pytest.warns(UserWarning, match="Lightning reads ahead"),
+        pytest.raises(RuntimeError, match="tracks another dataset than the one trained on"),
+        pytest.warns(UserWarning, match="Lightning prefetches batches"),
     ):
         trainer(tmp_path, ResumeCallback(CountingDataset())).fit(Module(), CountingDataset())
 
@@ -110,7 +110,7 @@ def test_a_module_that_takes_batches_itself_is_refused(tmp_path: Path) -> None:
 
     dataset = CountingDataset()
     with (
-        pytest.raises(TypeError, match="takes batches from dataloader_iter"),
+        pytest.raises(TypeError, match="fetches batches from dataloader_iter"),
         pytest.warns(UserWarning, match="`dataloader_iter` step flavor"),
     ):
         trainer(tmp_path, ResumeCallback(dataset)).fit(Takes(), dataset)
@@ -120,7 +120,9 @@ def test_a_checkpoint_of_another_number_of_datasets_is_refused(tmp_path: Path) -
     dataset = CountingDataset()
     save = lightning_cases.every_step(tmp_path)
     trainer(tmp_path, save, ResumeCallback(dataset), max_steps=1).fit(Module(), dataset)
-    with pytest.raises(ValueError, match="states of 1 datasets, ResumeCallback follows 2"):
+    with pytest.raises(
+        ValueError, match="holds 1 dataset states, ResumeCallback tracks 2 datasets"
+    ):
         trainer(tmp_path, ResumeCallback(dataset, CountingDataset())).fit(
             Module(), dataset, ckpt_path=tmp_path / "step=1.ckpt"
         )
@@ -193,11 +195,11 @@ def test_a_checkpoint_that_is_saved_after_the_fit_goes_on_behind_it(
 def test_a_checkpoint_without_the_callback_is_warned_of(tmp_path: Path) -> None:
     dataset, module = CountingDataset(), Module()
     without = trainer(tmp_path, enable_checkpointing=False, max_steps=2)
-    with pytest.warns(UserWarning, match="Lightning reads ahead"):
+    with pytest.warns(UserWarning, match="Lightning prefetches batches"):
         without.fit(module, DataLoader(dataset, batch_size=None))
     without.save_checkpoint(tmp_path / "without.ckpt")
     dataset.seek(2)
-    with pytest.warns(UserWarning, match="does not say which batch comes next.* at batch 2"):
+    with pytest.warns(UserWarning, match="does not contain the position.* from batch 2"):
         trainer(tmp_path, ResumeCallback(dataset), max_steps=4, enable_checkpointing=False).fit(
             module, DataLoader(dataset, batch_size=None), ckpt_path=tmp_path / "without.ckpt"
         )
@@ -288,12 +290,12 @@ def test_a_data_module_may_bring_its_own_validation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_number_of_batches_without_data_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}_batches=3 has no data: give {name} as well"):
+    with pytest.raises(ValueError, match=f"{name}_batches=3 needs data: pass {name} as well"):
         SynthPixDataModule(base(), **{f"{name}_batches": 3})  # type: ignore[arg-type]
 
 
 def test_a_folder_to_load_from_is_refused_because_it_would_move_validation_too() -> None:
-    with pytest.raises(ValueError, match="leave out load_from, and pass ckpt_path to fit"):
+    with pytest.raises(ValueError, match="remove load_from, pass ckpt_path to fit"):
         SynthPixDataModule(base(), load_from="runs/a")
 
 
@@ -301,14 +303,14 @@ def test_a_folder_to_load_from_is_refused_because_it_would_move_validation_too()
     ("stage", "name"), [("fit", "train"), ("validate", "val"), ("test", "test")]
 )
 def test_a_stage_without_its_configuration_is_refused(stage: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"has no {name} configuration: give {name}"):
+    with pytest.raises(ValueError, match=f"has no {name} configuration: pass {name}"):
         SynthPixDataModule().setup(stage)
 
 
 def test_a_window_on_endless_data_needs_a_number_of_batches() -> None:
     data = SynthPixDataModule(base(), val=base())
     data.setup("fit")
-    with pytest.raises(ValueError, match="The val data never ends: give val_batches"):
+    with pytest.raises(ValueError, match="The val data is infinite: pass val_batches"):
         data.val_dataloader()
 
 

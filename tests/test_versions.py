@@ -39,7 +39,7 @@ def test_a_plugin_for_another_cuda_is_a_problem(plugins: tuple[int, ...]) -> Non
 
 def test_two_cudnn_in_one_folder_are_a_problem() -> None:
     (clause,) = problems(GOOD._replace(cudnn=(12, 13)), renderer="particles")
-    assert "cuDNN for CUDA 12 and 13 overwrite each other" in clause
+    assert "cuDNN packages for CUDA 12 and 13 overwrite each other" in clause
 
 
 @pytest.mark.parametrize(
