@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = YAML(typ="safe").load(
 
 
 def kinematic(size: int, **changes: Any) -> dict[str, Any]:
-    """Configure kinematic flow fields, images of `size` px, seeding density 0.05, diameter 1 to 2 px."""
+    """Configure kinematic fields: images of `size` px, seeding density 0.05, diameter 1 to 2 px."""
     margin = max(8.0, size / 8)
     return {
         **SMALL,

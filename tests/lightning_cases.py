@@ -265,7 +265,7 @@ def resumed(way: Way, loader: str, length: int | None, folder: Path) -> None:
 
 
 def _batches(steps: int, accumulated: int, length: int | None) -> int:
-    """Count the batches of a number of steps; the last step of an epoch takes the remaining ones."""
+    """Count the batches of `steps` steps; the last step of an epoch takes the remaining ones."""
     if length is None:
         return steps * accumulated
     epochs, steps = divmod(steps, -(-length // accumulated))

@@ -1,4 +1,4 @@
-"""Check every trainer and case; print the table: python tests/matrix.py > docs/trainer-matrix.md."""
+"""Check trainers and print the table: python tests/matrix.py > docs/trainer-matrix.md."""
 
 from __future__ import annotations
 

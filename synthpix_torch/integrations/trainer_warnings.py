@@ -1,4 +1,4 @@
-"""Detect trainers that would silently lose batches: warn about Lightning, warn or refuse accelerate.
+"""Warn about Lightning and accelerate where they would silently lose batches.
 
 A trainer is recognised by the names of the functions on the call stack, once per pass, so no
 trainer has to be installed. Trainers that fetch batches from a background thread are not detected.

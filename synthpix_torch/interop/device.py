@@ -42,7 +42,7 @@ def choose_device(
     wanted = None if device is None else torch.device(device)
     if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
-            f"device={str(wanted)!r} needs a GPU and a torch built with CUDA: install such a torch, "
+            f"device={str(wanted)!r} needs a GPU and a torch built with CUDA: install that torch, "
             "or use device='cpu'."
         )
     cpu_wanted = wanted is not None and wanted.type == "cpu"

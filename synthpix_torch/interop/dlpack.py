@@ -34,7 +34,7 @@ class _Lease(NamedTuple):
 
 
 class _Freed(NamedTuple):
-    """Hold arrays whose tensors were freed, and events after the kernels that may still use them."""
+    """Hold arrays whose tensors are freed, and events after the kernels that may use them."""
 
     events: list[Any]
     arrays: list[Any]
