@@ -33,7 +33,7 @@ def main() -> None:
     journal = piv.Journal(options.folder, accelerator.process_index)
     progress = Progress()
     with piv.data(options) as dataset:
-        # Not prepared: accelerate would prefetch and distribute batches that are already distributed.
+        # Not prepared: accelerate would prefetch, and distribute the batches a second time.
         accelerator.register_for_checkpointing(dataset, progress)
         if options.resume:
             accelerator.load_state(str(piv.last(options.folder)))
