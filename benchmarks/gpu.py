@@ -94,8 +94,7 @@ def host_time(config: dict[str, Any], *, batches: int) -> list[float]:
     next(iterator)
     seconds = []
     for _ in range(batches):
-        assert dataset._delivery.run is not None
-        jax.block_until_ready([made.rendered for made in dataset._delivery.run._dispatched])
+        jax.block_until_ready(jax.live_arrays())
         if dataset.device.type == "cuda":
             torch.cuda.synchronize()
         begin = time.thread_time()
