@@ -1,4 +1,4 @@
-"""Rendering and flow fields alone, against synthpix: python -m benchmarks.core."""
+"""Measure rendering and generating fields alone, against synthpix: python -m benchmarks.core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIELDS = ((256, 8), (1024, 2))
 
 
 def timed(contender: Contender, *, per: int) -> Callable[[], float]:
-    """Seconds for one of the `per` things that a contender makes at a time."""
+    """Measure a contender that makes `per` items at a time, in seconds per item."""
     turns = counting()
 
     def once() -> float:
@@ -36,7 +36,7 @@ def timed(contender: Contender, *, per: int) -> Callable[[], float]:
 
 
 def specification(size: int, batch: int, *, diameter: float) -> ImageGenerationSpecification:
-    """Describe the images of the issue: seeding density 0.05, noise and hidden particles."""
+    """Describe images with seeding density 0.05, noise and hidden particles."""
     return ImageGenerationSpecification(
         batch_size=batch,
         image_shape=(size, size),
@@ -79,7 +79,7 @@ def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Cont
 
 
 def field_sources(size: int, count: int) -> dict[str, Contender]:
-    """Make `count` fields of the default distribution with each of the three."""
+    """Generate `count` fields of the default distribution by each of the three generators."""
     arguments: dict[str, Any] = {
         "image_shape": (size, size),
         "filter_sigma_range": SIGMAS,

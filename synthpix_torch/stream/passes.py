@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpix_torch.batch import AnyBatch
-from synthpix_torch.integrations.trainers import check_caller
+from synthpix_torch.integrations.trainer_warnings import check_trainer
 from synthpix_torch.stream.cursor import Cursor
 from synthpix_torch.stream.ranks import Ranks
 from synthpix_torch.stream.run import Run
@@ -66,7 +66,7 @@ class Delivery:
             RuntimeError: The ranks cannot share the stream, or a trainer would lose batches.
         """
         rank, world_size = self._ranks.rank, self._ranks.world_size
-        check_caller(
+        check_trainer(
             tracking=self._cursor.tracking,
             world_size=world_size,
             position=self._cursor.next_start,
