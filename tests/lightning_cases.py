@@ -57,7 +57,7 @@ LOADERS: dict[str, Callable[[Any], Any]] = {
     "StatefulDataLoader": lambda dataset: StatefulDataLoader(dataset, batch_size=None),
     "DataLoader": lambda dataset: DataLoader(dataset, batch_size=None),
 }
-LENGTHS = {"endless": None, "epochs of 5": 5}
+LENGTHS = {"infinite": None, "epochs of 5": 5}
 
 
 class Crash(Exception):

@@ -111,7 +111,7 @@ def _stateful(folder: Path) -> None:
 def _fabric(setup: bool) -> Callable[[Path], None]:
     from lightning.fabric import Fabric
 
-    def check(folder: Path) -> bool:
+    def check(folder: Path) -> None:
         fabric = Fabric(accelerator="cpu", devices=1)
 
         def wrap(dataset: Any) -> Any:
@@ -225,7 +225,7 @@ CASES = [
     ),
     Case("torch.distributed.checkpoint", "the dataset as a Stateful", EXACT, _dcp),
     *(
-        Case("Lightning", f"{loader}, endless, ResumeCallback forgotten", WARNED, check)
+        Case("Lightning", f"{loader}, infinite, ResumeCallback forgotten", WARNED, check)
         for loader in lightning_cases.LOADERS
         for check in [_forgotten(loader, None)]
     ),

@@ -212,12 +212,12 @@ def test_interleaved_datasets_of_different_lengths_resume_exactly(
 ) -> None:
     class Pairs(Module):
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
-            pairs.append((batch["endless"].number, batch["sized"].number))
-            return super().training_step(batch["endless"], index)
+            pairs.append((batch["infinite"].number, batch["sized"].number))
+            return super().training_step(batch["infinite"], index)
 
     def fit(steps: int, resumed: int = 0) -> list[tuple[int, int]]:
         pairs.clear()
-        datasets = {"endless": CountingDataset(), "sized": CountingDataset(epoch_length=3)}
+        datasets = {"infinite": CountingDataset(), "sized": CountingDataset(epoch_length=3)}
         callbacks: list[pl.Callback] = [ResumeCallback(*datasets.values())]
         callbacks += [] if resumed else [lightning_cases.every_step(tmp_path)]
         trainer(tmp_path, *callbacks, max_steps=steps, enable_checkpointing=not resumed).fit(
