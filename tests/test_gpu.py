@@ -50,7 +50,7 @@ def late(tensor: torch.Tensor, number: int, wrong: torch.Tensor) -> None:
 
 
 def wrong_elements(bridge: Bridge | None, use: Use, *, batches: int, views: int = 0) -> int:
-    """Count the elements that torch reads wrongly in batches that are freed before it reads them."""
+    """Count the elements that torch reads wrongly in batches freed before it reads them."""
     fill = jax.jit(lambda value: jnp.full((BLOCK,), value, jnp.int32))
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
     # Allocate torch's own memory first: a later allocation could wait for the device.
