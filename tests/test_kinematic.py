@@ -20,7 +20,6 @@ from scipy.stats import chisquare, ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
 
 from synthpix_torch.config.reading import read_config
-from synthpix_torch.data.files import open_source
 from synthpix_torch.data.kinematic import (
     KinematicFields,
     KinematicSettings,
@@ -29,6 +28,7 @@ from synthpix_torch.data.kinematic import (
     kinematic_fields,
 )
 from synthpix_torch.data.records import Records
+from synthpix_torch.data.sources import open_source
 from tests.kinds import base
 
 Floats = npt.NDArray[np.floating[Any]]

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from synthpix_torch.config.reading import Config
+from synthpix_torch.config.config import Config
 
 REACH: Final = 5
 """Nodes of the noise on each side of a pixel that contribute to it."""
@@ -70,15 +70,15 @@ class KinematicSettings:
     @classmethod
     def from_config(cls, config: Config) -> KinematicSettings:
         """Read the settings of a configuration: one sample per pixel over its flow_field_size."""
-        height, width = config["flow_field_size"]
-        resolution = config["resolution"]
+        height, width = config.flow_field_size
+        resolution = config.resolution
         return cls(
             extent=(height * resolution, width * resolution),
-            filter_sigma_range=config["filter_sigma_range"],
-            scale_factor_range=config["scale_factor_range"],
-            scale_mode=config["scale_mode"],
-            seed=config["seed"],
-            pixel_velocity=1 / (resolution * config["dt"]),
+            filter_sigma_range=config.filter_sigma_range,
+            scale_factor_range=config.scale_factor_range,
+            scale_mode=config.scale_mode,
+            seed=config.seed,
+            pixel_velocity=1 / (resolution * config.dt),
         )
 
     @property
