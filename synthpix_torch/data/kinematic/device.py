@@ -66,8 +66,8 @@ def _field(
     factor = uniform(key_factor, shape=(), minval=low, maxval=high)
 
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
-    down, gain_down = _smoothing(height, nodes[0], step=step_y, sigma=sigma)
-    across, gain_across = _smoothing(width, nodes[1], step=step_x, sigma=sigma)
+    down, gain_down = smoothing(height, nodes[0], step=step_y, sigma=sigma)
+    across, gain_across = smoothing(width, nodes[1], step=step_x, sigma=sigma)
     noise = normal(key_noise, shape=(nodes[1], 2 * nodes[0]))
     # Some GPUs would otherwise multiply with 10 bits of mantissa.
     exact = lax.Precision.HIGHEST
@@ -81,7 +81,7 @@ def _field(
     return field * (factor * settings.pixel_velocity)
 
 
-def _smoothing(
+def smoothing(
     size: int, nodes: int, *, step: float, sigma: Float[Array, ""]
 ) -> tuple[Float[Array, "size nodes"], Float[Array, ""]]:
     """Write the Gaussian between the samples of an axis and the nodes of its noise as a matrix.

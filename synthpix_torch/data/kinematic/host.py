@@ -62,11 +62,11 @@ def _field(settings: KinematicSettings, rng: np.random.Generator) -> npt.NDArray
     sigma = rng.uniform(*settings.filter_sigma_range)
     factor = rng.uniform(*settings.scale_factor_range)
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
-    down, gain_down = _smoothing(height, step=step_y, sigma=sigma)
+    down, gain_down = smoothing(height, step=step_y, sigma=sigma)
     across, gain_across = (
         (down, gain_down)
         if (height, step_y) == (width, step_x)
-        else _smoothing(width, step=step_x, sigma=sigma)
+        else smoothing(width, step=step_x, sigma=sigma)
     )
     nodes_down, nodes_across = down.shape[1], across.shape[1]
     noise = rng.standard_normal((nodes_across, 2 * nodes_down), dtype=np.float32)
@@ -82,7 +82,7 @@ def _field(settings: KinematicSettings, rng: np.random.Generator) -> npt.NDArray
     return field
 
 
-def _smoothing(size: int, *, step: float, sigma: float) -> tuple[scipy.sparse.csr_array, float]:
+def smoothing(size: int, *, step: float, sigma: float) -> tuple[scipy.sparse.csr_array, float]:
     """Write the Gaussian between the samples of an axis and the nodes of its noise as a matrix.
 
     Args:
