@@ -15,7 +15,7 @@ from synthpix.data_sources.kinematic import KinematicDataSource
 from synthpix.types import ImageGenerationSpecification
 
 from benchmarks.report import interleaved, ratio, spread, table, write
-from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 from synthpix_torch.render.particles import render_pairs
 
 Contender = Callable[[int], Any]
@@ -58,7 +58,10 @@ def specification(size: int, batch: int, *, diameter: float) -> ImageGenerationS
 def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Contender]:
     """Compile both renderers for the same batch."""
     spec, bounds = specification(size, batch, diameter=diameter), (size + 16, size + 16)
-    source = KinematicFields(batch, bounds, (5.0, 20.0), SCALES, "peak", 0)
+    source = KinematicFields(
+        batch,
+        KinematicSettings(extent=bounds, filter_sigma_range=(5.0, 20.0), scale_factor_range=SCALES),
+    )
     fields = jnp.asarray(np.stack([source[i]["flow_fields"] for i in range(batch)]))
     theirs = jax.jit(lambda k: generate_images_from_flow(k, fields, spec, bounds))
     ours = jax.jit(
@@ -80,29 +83,21 @@ def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Cont
 
 def field_sources(size: int, count: int) -> dict[str, Contender]:
     """Generate `count` fields of the default distribution by each of the three generators."""
-    arguments: dict[str, Any] = {
-        "image_shape": (size, size),
-        "filter_sigma_range": SIGMAS,
-        "scale_factor_range": SCALES,
-    }
-    theirs, ours = KinematicDataSource(**arguments), KinematicFields(**arguments)
-    device = jax.jit(
-        lambda records: kinematic_fields(
-            records,
-            seed=0,
-            shape=(size, size),
-            filter_sigma_range=SIGMAS,
-            scale_factor_range=SCALES,
-            scale_mode="peak",
-        )
+    theirs = KinematicDataSource(
+        image_shape=(size, size), filter_sigma_range=SIGMAS, scale_factor_range=SCALES
     )
+    settings = KinematicSettings(
+        extent=(size, size), filter_sigma_range=SIGMAS, scale_factor_range=SCALES
+    )
+    ours = KinematicFields(10**6, settings)
+    device = jax.jit(lambda records: kinematic_fields(records, settings))
 
-    def on_host(source: KinematicDataSource) -> Contender:
+    def on_host(source: Any) -> Contender:
         return lambda i: [source[i * count + j]["flow_fields"] for j in range(count)]
 
     return {
         "synthpix": on_host(theirs),
-        "host, DCT": on_host(ours),
+        "host": on_host(ours),
         "device": lambda i: device(jnp.arange(count) + i * count),
     }
 

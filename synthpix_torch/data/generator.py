@@ -14,13 +14,14 @@ class Generator(NamedTuple):
     """A generator of flow fields.
 
     Attributes:
-        shape: Height and width in nodes of the fields of a configuration.
+        shape: Height and width in nodes of the fields of a configuration. The second argument
+            selects synthpix's own fields.
         open: Open the records of a configuration for random access on the host. The second
-            argument selects synthpix's own bits.
+            argument selects synthpix's own fields.
         generate: Make fields, shape (records, H, W, 2), from their record numbers within a jitted
             function; None for a generator that works on the host.
     """
 
-    shape: Callable[[Config], tuple[int, int]]
+    shape: Callable[[Config, bool], tuple[int, int]]
     open: Callable[[Config, bool], Any]
     generate: Callable[[Config, Int[Array, " f"]], Float[Array, "f h w 2"]] | None = None

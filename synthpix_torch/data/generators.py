@@ -9,12 +9,17 @@ from synthpix.data_sources import KinematicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.generator import Generator
-from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
+
+
+def _shape_of_kinematic(config: Config, exact: bool) -> tuple[int, int]:
+    return config.image_shape if exact else KinematicSettings.from_config(config).shape
 
 
 def _open_kinematic(config: Config, exact: bool) -> Any:
-    source = KinematicDataSource if exact else KinematicFields
-    return source(
+    if not exact:
+        return KinematicFields(config.num_examples, KinematicSettings.from_config(config))
+    return KinematicDataSource(
         num_examples=config.num_examples,
         image_shape=config.image_shape,
         filter_sigma_range=config.filter_sigma_range,
@@ -27,17 +32,10 @@ def _open_kinematic(config: Config, exact: bool) -> Any:
 def _kinematic_on_device(
     config: Config, record_numbers: Int[Array, " f"]
 ) -> Float[Array, "f h w 2"]:
-    return kinematic_fields(
-        record_numbers,
-        seed=config.seed,
-        shape=config.image_shape,
-        filter_sigma_range=config.filter_sigma_range,
-        scale_factor_range=config.scale_factor_range,
-        scale_mode=config.scale_mode,
-    )
+    return kinematic_fields(record_numbers, KinematicSettings.from_config(config))
 
 
-_KINEMATIC = Generator(shape=lambda config: config.image_shape, open=_open_kinematic)
+_KINEMATIC = Generator(shape=_shape_of_kinematic, open=_open_kinematic)
 
 GENERATORS: Final[dict[str, Generator]] = {
     "kinematic": _KINEMATIC,

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
-from synthpix.data_sources import EpisodicDataSource, KinematicDataSource
+from synthpix.data_sources import EpisodicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.fingerprint import short
 from synthpix_torch.data.files import digest_names
 from synthpix_torch.data.generators import GENERATORS
-from synthpix_torch.data.kinematic import KinematicFields
 from synthpix_torch.data.sources import open_source
 
 _ATTEMPTS = 20
@@ -83,7 +82,7 @@ class Records:
         Args:
             config: The configuration.
             source: Records of the user's own, in place of those that the configuration names.
-            exact: Generate kinematic flow fields with synthpix's own filter, for its bits.
+            exact: Generate synthpix's own kinematic flow fields instead of homogeneous ones.
             brightest: The largest grey level that real images may have.
 
         Raises:
@@ -108,7 +107,7 @@ class Records:
         self.dtype = "float32"
         if self._generator is not None:
             # Known without the cost of generating one.
-            self.shape = (*self._generator.shape(config), 2)
+            self.shape = (*self._generator.shape(config, exact), 2)
         else:
             first = self[0].flow_field
             assert first is not None
@@ -165,8 +164,9 @@ class Records:
     @property
     def name_in_grain(self) -> str:
         """What synthpix's checkpoints call these records."""
-        # Ours are the same to rounding.
-        return repr(self._source).replace(KinematicFields.__name__, KinematicDataSource.__name__, 1)
+        if self._generator is not None:
+            return repr(self._generator.open(self._config, True))
+        return repr(self._source)
 
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""
