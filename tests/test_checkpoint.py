@@ -23,7 +23,7 @@ from synthpix_torch import (
     SynthPixDataset,
 )
 from synthpix_torch.checkpoint import step as steps
-from synthpix_torch.checkpoint.step import read_about
+from synthpix_torch.checkpoint.step import read_manifest
 
 
 class Counter:
@@ -495,7 +495,7 @@ def test_a_model_that_does_not_fit_leaves_everything_as_it_was(
             checkpoints.restore()
     assert caught.value.__notes__ == [
         "'model' could not be restored.",
-        "All objects are as they were.",
+        "All objects have their previous states.",
     ]
     assert dataset.position == 2
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -563,9 +563,9 @@ def test_a_name_or_an_object_twice_is_refused_and_nothing_is_registered(tmp_path
         with pytest.raises(ValueError, match="again and counter are the same object"):
             checkpoints.register(again=counter)
         checkpoints.save(1)
-    about = read_about(tmp_path / "1")
-    assert about is not None
-    assert about.objects == {"counter": "torch"}
+    manifest = read_manifest(tmp_path / "1")
+    assert manifest is not None
+    assert manifest.objects == {"counter": "torch"}
 
 
 @pytest.mark.parametrize(
