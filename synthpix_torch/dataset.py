@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from synthpix_torch.arguments import Arguments, from_recipe
 from synthpix_torch.batch import AnyBatch
+from synthpix_torch.checkpoint.load import load_newest, read_recipe
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.interop.device import choose_device
@@ -121,8 +122,6 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
         Resumable.__init__(self, stream, Cursor(stream.order, epoch_length=epoch_length))
         self._delivery = Delivery(stream, self.cursor, self._ranks, ahead=ahead)
         if load_from is not None:
-            from synthpix_torch.checkpoint.load import load_newest
-
             load_newest(self, load_from)
 
     @classmethod
@@ -151,8 +150,6 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
             ValueError: The step holds no such dataset, or not its configuration.
             StateMismatchError: A change makes another stream.
         """
-        from synthpix_torch.checkpoint.load import read_recipe  # type: ignore[attr-defined]
-
         recipe, state = read_recipe(folder, step=step, name=name)
         options = from_recipe(recipe["arguments"]) | arguments
         if recipe["source"] is not None and options.get("source") is None:

@@ -1,21 +1,16 @@
-"""The state is a small plain dict, complete and checked, and the same as an Orbax Composite."""
+"""The state is a small plain dict, complete and checked."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import grain.python as grain
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import torch
-from grain.checkpoint import CheckpointRestore
 from kinds import KINDS, base, few, fields, write_npy
-from oracle import digest
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
-from synthpix_torch.stream.state import restore_args, restored_state, save_args
 
 
 def plain(value: Any) -> bool:
@@ -264,47 +259,3 @@ def test_a_position_behind_the_data_is_refused(data: Path) -> None:
         state["grain"] = {"next_index": 4 * 2}
         with pytest.raises(ValueError, match="position 1000000 lies behind the 12 batches"):
             dataset.load_state_dict(state)
-
-
-def test_state_and_composite_are_two_forms_of_one_state(tmp_path: Path) -> None:
-    with SynthPixDataset(base(**few)) as dataset:
-        dataset.seek(7)
-        state, wanted = dataset.state_dict(), digest(dataset.batch_at(7))
-    with ocp.CheckpointManager(tmp_path / "run") as manager:
-        manager.save(7, args=save_args(state))
-    with ocp.CheckpointManager(tmp_path / "run") as manager:
-        restored = restored_state(manager.restore(7, args=restore_args()))
-    assert restored == state
-    with SynthPixDataset(base(**few)) as dataset:
-        dataset.load_state_dict(restored)
-        assert digest(next(iter(dataset))) == wanted
-
-
-def test_what_orbax_writes_later_is_what_was_given(tmp_path: Path) -> None:
-    state = SynthPixDataset(base()).state_dict()
-    with ocp.CheckpointManager(tmp_path / "run") as manager:
-        manager.save(0, args=save_args(state))
-        state["sampler"]["position"] = 5
-        state["fingerprint"] = ""
-        manager.wait_until_finished()
-        restored = restored_state(manager.restore(0, args=restore_args()))
-    assert restored == SynthPixDataset(base()).state_dict()
-
-
-def test_grain_restores_its_item_by_itself(tmp_path: Path) -> None:
-    with SynthPixDataset(base(**few)) as dataset:
-        dataset.seek(7)
-        with ocp.CheckpointManager(tmp_path / "run") as manager:
-            manager.save(7, args=save_args(dataset.state_dict()))
-        records = iter(dataset.stream.flows.canonical().to_iter_dataset(grain.ReadOptions(2, 4)))
-        with ocp.CheckpointManager(tmp_path / "run") as manager:
-            manager.restore(7, args=ocp.args.Composite(grain=CheckpointRestore(records)))
-        element = next(records)
-        records.close()
-        assert element.record.file == dataset.batch_at(7).files[0]
-        assert element.flow_batch == 2
-
-
-def test_a_composite_without_an_item_is_refused() -> None:
-    with pytest.raises(ValueError, match="lacks the items grain"):
-        restored_state({"sampler": {}, "grain": None})

@@ -19,21 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import grain.python as grain
-import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from synthpix_torch.stream.format1 import unpack_format_1
 
 FORMAT: Final = 2
-ITEMS = ("sampler", "grain")
 
 
 class StateMismatchError(ValueError):
@@ -195,73 +187,3 @@ def _warn_of_other_versions(made_with: Any, description: Description) -> None:
             "stream continues where it was, but bits may differ in the last place.",
             stacklevel=4,
         )
-
-
-def save_args(state: Mapping[str, Any]) -> ocp.args.Composite:
-    """A state as arguments for any CheckpointManager of Orbax: items `sampler` and `grain`.
-
-    Grain's own checkpoint restore reads the `grain` item.
-    """
-    # Through JSON, because Orbax writes in the background what it is given.
-    sampler = json.loads(json.dumps(_without_grain(state)))
-    return ocp.args.Composite(
-        sampler=ocp.args.JsonSave(sampler),
-        grain=CheckpointSave(_grain_iterator(state["grain"])),
-    )
-
-
-def restore_args() -> ocp.args.Composite:
-    """Arguments with which a CheckpointManager restores what `save_args` saved."""
-    return ocp.args.Composite(
-        sampler=ocp.args.JsonRestore(), grain=CheckpointRestore(_grain_iterator({"next_index": 0}))
-    )
-
-
-def restored_state(restored: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a dataset from what a CheckpointManager restored.
-
-    Args:
-        restored: What a CheckpointManager restored for `checkpoint_args(dataset, restore=True)`.
-
-    Raises:
-        ValueError: An item is missing.
-    """
-    missing = [item for item in ITEMS if restored.get(item) is None]
-    if missing:
-        raise ValueError(f"The checkpoint lacks the items {', '.join(missing)} of the dataset.")
-    return {**restored["sampler"], "grain": restored["grain"].get_state()}
-
-
-def write_files(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write a state into an empty folder, in the files that Orbax and Grain write for the items."""
-    for item, content in _files(folder).items():
-        content.parent.mkdir()
-        saved = state["grain"] if item == "grain" else _without_grain(state)
-        content.write_text(json.dumps(saved), encoding="utf-8")
-
-
-def read_files(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `write_files` wrote."""
-    read = {item: json.loads(content.read_bytes()) for item, content in _files(folder).items()}
-    return {**read["sampler"], "grain": read["grain"]}
-
-
-def _files(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    return {
-        "sampler": Path(folder, "sampler", "metadata"),
-        "grain": Path(folder, "grain", "process_0-of-1.json"),
-    }
-
-
-def _without_grain(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key != "grain"}
-
-
-def _grain_iterator(state: Mapping[str, int]) -> Any:
-    """An iterator of Grain in a given state. It stands for any: the state is its index alone."""
-    iterator = iter(grain.MapDataset.range(sys.maxsize).to_iter_dataset(_NO_THREADS))
-    iterator.set_state(dict(state))
-    return iterator
-
-
-_NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
