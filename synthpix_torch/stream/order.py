@@ -108,7 +108,7 @@ class Order:
         return min(lengths, default=None)
 
     def used_again(self, number: int, stride: int) -> bool:
-        """Tell whether a reader of every `stride`-th batch needs the flow batch of `number` again."""
+        """Tell whether a reader of every `stride`-th batch needs this flow batch again."""
         if self.episodic:
             return False
         group, rest = divmod(number, self.group_size)
@@ -116,9 +116,9 @@ class Order:
         return rest + stride * _visits(streams, stride) < self.steps * streams
 
     def first_use(self, start: int, stride: int, index: int) -> int | None:
-        """Find the batch at which a reader of every `stride`-th batch needs its `index`-th flow batch.
+        """Find the batch at which a reader first needs its `index`-th flow batch.
 
-        The reader begins at batch `start`. Within a group it returns to a flow batch after as many
+        The reader takes the batches start, start + stride, ... Within a group it returns to a flow batch after as many
         visits as it has substreams there, so the flow batches of a group are those of its first
         visits.
 
