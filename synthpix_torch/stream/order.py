@@ -118,9 +118,9 @@ class Order:
     def first_use(self, start: int, stride: int, index: int) -> int | None:
         """Find the batch at which a reader first needs its `index`-th flow batch.
 
-        The reader takes the batches start, start + stride, ... Within a group it returns to a flow batch after as many
-        visits as it has substreams there, so the flow batches of a group are those of its first
-        visits.
+        The reader takes the batches start, start + stride, ... Within a group it returns to a flow
+        batch after as many visits as it has substreams there, so the flow batches of a group are
+        those of its first visits.
 
         Returns:
             The number of the batch, None when the stream ends before that.
