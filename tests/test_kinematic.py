@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from kinds import base
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import chisquare, ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
@@ -35,7 +37,6 @@ from synthpix_torch.data.kinematic.device import smoothing as smoothing_on_devic
 from synthpix_torch.data.kinematic.host import smoothing as smoothing_on_host
 from synthpix_torch.data.records import Records
 from synthpix_torch.data.sources import open_source
-from tests.kinds import base
 
 Floats = npt.NDArray[np.floating[Any]]
 Generate = Callable[[KinematicSettings, int], Floats]
@@ -133,7 +134,7 @@ def test_correlation_is_the_filters_in_pixels(
     fields = generate(settings, 4000).astype(np.float64)
     step_y, step_x = settings.spacing
     variance = np.mean(fields**2)
-    for lag in (1, 3, 5, 8, 12):
+    for lag in (1, 4, 8, 12):
         # From the border and from the middle, along both axes and along the diagonal.
         for y, x in ((0, 0), (20, 20)):
             for down, right in ((lag, 0), (0, lag), (lag, lag)):
@@ -246,8 +247,8 @@ def test_a_field_depends_on_seed_and_record_alone(generate: Generate) -> None:
 
 
 DIGESTS = """
-import hashlib, numpy as np
-from tests.test_kinematic import RANGES, on_device, on_host
+import hashlib
+from test_kinematic import RANGES, on_device, on_host
 for generate in (on_host, on_device):
     print(hashlib.sha256(generate(RANGES, 5).tobytes()).hexdigest())
 """
@@ -256,7 +257,14 @@ for generate in (on_host, on_device):
 def test_fields_are_the_same_bits_in_every_process_and_thread() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DIGESTS]
-    there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    there = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent,
+        check=True,
+    )
     expected = [generate(RANGES, 5).tobytes() for generate in (on_host, on_device)]
     assert there.stdout.split() == [hashlib.sha256(bits).hexdigest() for bits in expected]
     source = KinematicFields(5, RANGES)
