@@ -134,7 +134,7 @@ def test_correlation_is_the_filters_in_pixels(
     fields = generate(settings, 4000).astype(np.float64)
     step_y, step_x = settings.spacing
     variance = np.mean(fields**2)
-    for lag in (1, 3, 5, 8, 12):
+    for lag in (1, 4, 8, 12):
         # From the border and from the middle, along both axes and along the diagonal.
         for y, x in ((0, 0), (20, 20)):
             for down, right in ((lag, 0), (0, lag), (lag, lag)):
@@ -247,7 +247,7 @@ def test_a_field_depends_on_seed_and_record_alone(generate: Generate) -> None:
 
 
 DIGESTS = """
-import hashlib, numpy as np
+import hashlib
 from test_kinematic import RANGES, on_device, on_host
 for generate in (on_host, on_device):
     print(hashlib.sha256(generate(RANGES, 5).tobytes()).hexdigest())
@@ -262,8 +262,8 @@ def test_fields_are_the_same_bits_in_every_process_and_thread() -> None:
         capture_output=True,
         text=True,
         env=environment,
-        check=True,
         cwd=Path(__file__).parent,
+        check=True,
     )
     expected = [generate(RANGES, 5).tobytes() for generate in (on_host, on_device)]
     assert there.stdout.split() == [hashlib.sha256(bits).hexdigest() for bits in expected]
