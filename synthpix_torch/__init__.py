@@ -8,6 +8,7 @@ from synthpix_torch.checkpoint import (
     checkpoint_args,
     save_checkpoint,
 )
+from synthpix_torch.config.plausibility import PhysicsWarning
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.stream.passes import Window
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpointer",
     "FlowFieldSource",
     "ImageParameters",
+    "PhysicsWarning",
     "RandomState",
     "StateMismatchError",
     "SynthPixBatch",

@@ -139,6 +139,8 @@ class SynthPixDataset(IterableDataset[Any]):
         self._ahead = ahead
         brightest = 255 if scale_images or image_dtype != torch.float32 else math.inf
         records = Records(self._config, source, exact=renderer == "synthpix", brightest=brightest)
+        # It knows the shape of recorded images.
+        self._config = records.config
         flows = Flows(self._config, records)
         self._order = _order(self._config, flows, records, streams)
         self._device = choose_device(device, self._config.device_ids)

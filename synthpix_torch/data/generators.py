@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-from jaxtyping import Array, Float, Int
 from synthpix.data_sources import KinematicDataSource
 
 from synthpix_torch.config.config import Config
@@ -12,35 +14,61 @@ from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
 
 
-def _open_kinematic(config: Config, exact: bool) -> Any:
-    source = KinematicDataSource if exact else KinematicFields
-    return source(
-        num_examples=config.num_examples,
-        image_shape=config.image_shape,
-        filter_sigma_range=config.filter_sigma_range,
-        scale_factor_range=config.scale_factor_range,
-        scale_mode=config.scale_mode,
-        seed=config.seed,
-    )
-
-
-def _kinematic_on_device(
-    config: Config, record_numbers: Int[Array, " f"]
-) -> Float[Array, "f h w 2"]:
-    return kinematic_fields(
-        record_numbers,
-        seed=config.seed,
+def _kinematic(config: Config, exact: bool) -> Generator:
+    arguments = {
+        "num_examples": config.num_examples,
+        "image_shape": config.image_shape,
+        "filter_sigma_range": config.filter_sigma_range,
+        "scale_factor_range": config.scale_factor_range,
+        "scale_mode": config.scale_mode,
+        "seed": config.seed,
+    }
+    theirs = KinematicDataSource(**arguments)
+    return Generator(
+        records=theirs if exact else KinematicFields(**arguments),
         shape=config.image_shape,
-        filter_sigma_range=config.filter_sigma_range,
-        scale_factor_range=config.scale_factor_range,
-        scale_mode=config.scale_mode,
+        name_in_grain=repr(theirs),
+        largest_speed=_largest_kinematic(config),
     )
 
 
-_KINEMATIC = Generator(shape=lambda config: config.image_shape, open=_open_kinematic)
+def _kinematic_on_device(config: Config, exact: bool) -> Generator:
+    if exact:
+        raise ValueError(
+            "synthpix makes no flow fields on the device: use scheduler_class 'kinematic', or "
+            "renderer='particles'."
+        )
+    return _kinematic(config, exact)._replace(
+        generate=partial(
+            kinematic_fields,
+            seed=config.seed,
+            shape=config.image_shape,
+            filter_sigma_range=config.filter_sigma_range,
+            scale_factor_range=config.scale_factor_range,
+            scale_mode=config.scale_mode,
+        )
+    )
 
-GENERATORS: Final[dict[str, Generator]] = {
-    "kinematic": _KINEMATIC,
-    "kinematic-device": _KINEMATIC._replace(generate=_kinematic_on_device),
+
+def _largest_kinematic(config: Config) -> float:
+    """Return the largest component of a field.
+
+    With scale_mode "linear" it is estimated as five standard deviations of noise of variance 1/3
+    behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2).
+    """
+    largest = config.scale_factor_range[1]
+    if config.scale_mode == "peak":
+        return largest
+    sigma = config.filter_sigma_range[0]
+    deviation = math.inf if sigma == 0 else 1 / (math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma)
+    return largest * min(1.0, 5 * deviation)
+
+
+GENERATORS: Final[dict[str, Callable[[Config, bool], Generator]]] = {
+    "kinematic": _kinematic,
+    "kinematic-device": _kinematic_on_device,
 }
-"""Generators by the name that a configuration gives as `scheduler_class`."""
+"""What opens each generator: from a configuration, and whether synthpix's own bits are needed.
+
+The names are those that a configuration gives as `scheduler_class`.
+"""
