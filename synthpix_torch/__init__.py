@@ -7,6 +7,7 @@ from synthpix_torch.checkpoint import (
     RandomState,
     save_checkpoint,
 )
+from synthpix_torch.config.plausibility import PhysicsWarning
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.integrations.orbax import OrbaxStateful, checkpoint_args, restored_state
@@ -20,6 +21,7 @@ __all__ = [
     "FlowFieldSource",
     "ImageParameters",
     "OrbaxStateful",
+    "PhysicsWarning",
     "RandomState",
     "StateMismatchError",
     "SynthPixBatch",

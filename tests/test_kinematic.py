@@ -242,7 +242,7 @@ def test_records_and_seeds_are_uncorrelated(generate: Generate) -> None:
 @SIDES
 def test_a_field_depends_on_seed_and_record_alone(generate: Generate) -> None:
     few, many = generate(RANGES, 3), generate(RANGES, 9)
-    tolerance = {on_host: 0.0, on_device: 1e-5}[generate]
+    tolerance = 0.0 if generate is on_host else 1e-5
     np.testing.assert_allclose(few, many[:3], rtol=0, atol=tolerance)
 
 

@@ -84,7 +84,9 @@ def test_a_checkpoint_of_synthpix_holds_no_configuration(tmp_path: Path) -> None
 @pytest.fixture(params=sorted(path.parent.name for path in GOLDEN.glob("*/checkpoints")))
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of what tests/golden/write.py wrote with a released version."""
-    return shutil.copytree(GOLDEN / request.param / "checkpoints", tmp_path / request.param)
+    folder = tmp_path / request.param
+    shutil.copytree(GOLDEN / request.param / "checkpoints", folder)
+    return folder
 
 
 @pytest.mark.filterwarnings("ignore:The state was saved with other versions")

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from synthpix_torch.config.fingerprint import digest_array, short
-from synthpix_torch.config.keys import KEYS, REQUIRED
+from synthpix_torch.config.key import REQUIRED
+from synthpix_torch.config.keys import KEYS
 
 Range = tuple[float, float]
 
@@ -21,8 +22,9 @@ Range = tuple[float, float]
 class Config:
     """A configuration whose values have been checked, with the defaults filled in.
 
-    The attributes are those of the table `synthpix_torch.config.keys.KEYS`, which has their
-    meanings and units, and four more:
+    The attributes are the keys of the table `synthpix_torch.config.keys.KEYS`, which has their
+    meanings and units, and three more. `diameter_ranges` and `diameter_var` are of 2 sigma,
+    whatever the `diameter_definition`.
 
     Attributes:
         given: The keys as they were given.
@@ -56,10 +58,12 @@ class Config:
     max_speed_y: float
     min_speed_x: float
     min_speed_y: float
+    crop: tuple[int, int] | None
     seeding_density_range: Range
     p_hide_img1: float
     p_hide_img2: float
     diameter_ranges: tuple[Range, ...]
+    diameter_definition: Literal["2 sigma", "e^-2"]
     diameter_var: float
     intensity_ranges: tuple[Range, ...]
     intensity_var: float

@@ -204,9 +204,9 @@ def _generate(
     record_numbers: Int[Array, " f"], *, config: Config, place: Geometry
 ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
     """As `_adapt`, of flow fields made on the device."""
-    generate = GENERATORS[config.scheduler_class or ""].generate
+    generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
-    return _adapt(generate(config, record_numbers), config=config, place=place)
+    return _adapt(generate(record_numbers), config=config, place=place)
 
 
 def _image_maker(renderer: str, device: jax.Device) -> _MakeImages:

@@ -95,6 +95,8 @@ class Stream:
             exact=appearance.renderer == "synthpix",
             brightest=255 if scaled else math.inf,
         )
+        # It knows the shape of recorded images.
+        config = records.config
         self.config = config
         self.flows = Flows(config, records)
         self.order = _order(config, self.flows, records, streams)
