@@ -84,7 +84,7 @@ def test_a_checkpoint_of_synthpix_holds_no_configuration(tmp_path: Path) -> None
 @pytest.fixture(params=sorted(path.parent.name for path in GOLDEN.glob("*/checkpoints")))
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of what tests/golden/write.py wrote with a released version."""
-    folder = tmp_path / request.param
+    folder = Path(tmp_path, request.param)
     shutil.copytree(GOLDEN / request.param / "checkpoints", folder)
     return folder
 
