@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from physics import ideal, measures
 from physics.flows import Linear
+from physics.scenes import Scene
 from physics.statistics import correlations
 
 RENDERERS = {"particles": "ours", "synthpix": "synthpix"}
@@ -40,13 +41,15 @@ def geometry() -> Rows:
     """Compare labels and tracked particles with analytic linear flows."""
     rows = []
     for name, scene in measures.GEOMETRIES.items():
-        labels = both(lambda r, scene=scene: f"{measures.label_error(scene, renderer=r):.2g}")
 
-        def tracked(renderer: str, scene: measures.Scene = scene) -> str:
+        def labels(renderer: str, scene: Scene = scene) -> str:
+            return f"{measures.label_error(scene, renderer=renderer):.2g}"
+
+        def tracked(renderer: str, scene: Scene = scene) -> str:
             found = measures.tracking_error(scene, renderer=renderer)
             return f"{found.median:.2g}, {found.worst:.2g}"
 
-        rows.append([name, *labels, *both(tracked)])
+        rows.append([name, *both(labels), *both(tracked)])
     return rows
 
 

@@ -135,7 +135,7 @@ class Tracked(NamedTuple):
 
     median: float
     worst: float
-    count: int
+    particles: int
 
 
 def tracking_error(scene: Scene, *, renderer: str = "particles") -> Tracked:
@@ -206,7 +206,7 @@ class Light(NamedTuple):
     least: float
     mean: float
     most: float
-    count: int
+    particles: int
 
 
 def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[float, Light]:
@@ -236,7 +236,8 @@ def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[
         # Two particles in one place are twice as bright.
         sums = sums[sums < 1.5 * np.median(sums)]
         share = sums / (scene.particles.intensity[0] * 2 * np.pi * (diameter / 2) ** 2)
-        found[diameter] = Light(*map(float, (share.min(), share.mean(), share.max())), len(share))
+        least, mean, most = float(share.min()), float(share.mean()), float(share.max())
+        found[diameter] = Light(least, mean, most, len(share))
     return found
 
 
