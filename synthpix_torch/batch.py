@@ -106,7 +106,7 @@ else:
     AnyBatch = Batch | SynthPixBatch
 
 
-def hand_out(
+def to_batch(
     rendered: Rendered, *, files: tuple[str, ...], number: int, bridge: Bridge
 ) -> AnyBatch:
     """Wrap the arrays of one batch as tensors that share their memory.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -98,6 +100,20 @@ class Config:
         """Batches made from one flow batch: `batches_per_flow_batch`; 1 for recorded images."""
         return 1 if self.include_images else self.batches_per_flow_batch
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the given keys as values of JSON, with absolute paths."""
+        values = {name: getattr(self, name) for name in self.given}
+        if "diameter_definition" in values:
+            # The diameters have been converted.
+            values["diameter_definition"] = "2 sigma"
+        for name in ("mask", "histogram"):
+            if values.get(name) is not None:
+                values[name] = os.path.abspath(values[name])
+        if "file_list" in values:
+            values["file_list"] = [_absolute(path) for path in self.file_list]
+        as_json: dict[str, Any] = json.loads(json.dumps(values))
+        return as_json
+
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Return short values of all keys that define the stream, by group and key.
 
@@ -134,3 +150,7 @@ class Config:
             return not self.generated
         unused = self.include_images and key.filler is not REQUIRED
         return unused and self.given.get(name) is None
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)

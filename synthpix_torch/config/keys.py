@@ -2,8 +2,7 @@
 
 Everything that is known about a key is in its row: checks, defaults, error messages and the
 fingerprint read this table. A new key is one row in one of the parts below and one attribute of
-`Config`. Within its group a new row goes below the old ones, because states of version 0.1.0 list
-values by position.
+`Config`.
 """
 
 from __future__ import annotations

@@ -11,24 +11,26 @@ from synthpix.data_sources import KinematicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.generator import Generator
-from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 
 
 def _kinematic(config: Config, exact: bool) -> Generator:
-    arguments = {
-        "num_examples": config.num_examples,
-        "image_shape": config.image_shape,
-        "filter_sigma_range": config.filter_sigma_range,
-        "scale_factor_range": config.scale_factor_range,
-        "scale_mode": config.scale_mode,
-        "seed": config.seed,
-    }
-    theirs = KinematicDataSource(**arguments)
+    settings = KinematicSettings.from_config(config)
+    theirs = KinematicDataSource(
+        num_examples=config.num_examples,
+        image_shape=config.image_shape,
+        filter_sigma_range=config.filter_sigma_range,
+        scale_factor_range=config.scale_factor_range,
+        scale_mode=config.scale_mode,
+        seed=config.seed,
+    )
+    # synthpix takes the scale, which is in pixels, for a velocity.
+    unit = 1.0 if exact else settings.pixel_velocity
     return Generator(
-        records=theirs if exact else KinematicFields(**arguments),
-        shape=config.image_shape,
+        records=theirs if exact else KinematicFields(config.num_examples, settings),
+        shape=config.image_shape if exact else settings.shape,
         name_in_grain=repr(theirs),
-        largest_speed=_largest_kinematic(config),
+        largest_speed=_largest_kinematic(config) * unit,
     )
 
 
@@ -38,20 +40,12 @@ def _kinematic_on_device(config: Config, exact: bool) -> Generator:
             "synthpix makes no flow fields on the device: use scheduler_class 'kinematic', or "
             "renderer='particles'."
         )
-    return _kinematic(config, exact)._replace(
-        generate=partial(
-            kinematic_fields,
-            seed=config.seed,
-            shape=config.image_shape,
-            filter_sigma_range=config.filter_sigma_range,
-            scale_factor_range=config.scale_factor_range,
-            scale_mode=config.scale_mode,
-        )
-    )
+    settings = KinematicSettings.from_config(config)
+    return _kinematic(config, exact)._replace(generate=partial(kinematic_fields, settings=settings))
 
 
 def _largest_kinematic(config: Config) -> float:
-    """Return the largest component of a field.
+    """Return the largest component of a field in pixels.
 
     With scale_mode "linear" it is estimated as five standard deviations of noise of variance 1/3
     behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2).

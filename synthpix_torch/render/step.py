@@ -23,6 +23,9 @@ from synthpix_torch.render.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""
 
+BITS: Final = {"particles": 1, "synthpix": 1}
+"""Version of the bits of each renderer; a state of another version is refused."""
+
 _RANDOM_FLAGS: Final = (
     "jax_enable_x64",
     "jax_threefry_partitionable",
