@@ -95,9 +95,8 @@ class Stream:
             exact=appearance.renderer == "synthpix",
             brightest=255 if scaled else math.inf,
         )
-        # It knows the shape of recorded images.
-        config = records.config
-        self.config = config
+        # With recorded images it has their shape.
+        self.config = config = records.config
         self.flows = Flows(config, records)
         self.order = _order(config, self.flows, records, streams)
         self.bridge = Bridge()
