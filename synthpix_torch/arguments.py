@@ -65,7 +65,7 @@ class Arguments(NamedTuple):
 
     @property
     def appearance(self) -> Appearance:
-        """How batches look."""
+        """Layout, dtype and renderer of the batches."""
         return Appearance(
             self.renderer, self.layout, IMAGE_DTYPES[self.image_dtype], self.scale_images
         )
