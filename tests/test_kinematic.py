@@ -26,6 +26,7 @@ from scipy.stats import chisquare, ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
 
 from synthpix_torch.config.reading import read_config
+from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.kinematic import (
     KinematicFields,
     KinematicSettings,
@@ -286,15 +287,19 @@ def test_records_beyond_the_last_are_refused() -> None:
     assert len(list(KinematicFields(2, RANGES))) == 2  # type: ignore[call-overload]
 
 
+ENDS = (("min", -1), ("max", 1))
+
+
 @pytest.mark.parametrize("dt", [0.5, 2.0])
 def test_largest_displacement_is_in_pixels_whatever_resolution_and_dt(dt: float) -> None:
+    fastest = 1.5 / (4.0 * dt)
     config = base(
         scale_factor_range=(1.5, 1.5),
         resolution=4.0,
         dt=dt,
         flow_field_size=(7.1, 6.0),
         img_offset=(1.5, 1.0),
-        **{f"{end}_speed_{axis}": 0.0 for end in ("min", "max") for axis in "xy"},
+        **{f"{end}_speed_{axis}": sign * fastest for end, sign in ENDS for axis in "xy"},
     )
     records = Records(read_config(config))
     velocities = records[3].flow_field
@@ -306,9 +311,10 @@ def test_largest_displacement_is_in_pixels_whatever_resolution_and_dt(dt: float)
 
 def test_synthpixs_renderer_has_synthpixs_fields() -> None:
     config = read_config(base())
-    source = open_source(config, exact=True)
-    assert type(source) is KinematicDataSource
-    assert Records(config, exact=True).shape == source[0]["flow_fields"].shape
+    generator = open_source(config, exact=True)
+    assert isinstance(generator, Generator)
+    assert type(generator.records) is KinematicDataSource
+    assert Records(config, exact=True).shape == generator.records[0]["flow_fields"].shape
 
 
 def test_folded_share_is_that_of_analytic_flows() -> None:
