@@ -66,5 +66,5 @@ def quantise(levels: Float[Array, "*shape"], *, sensor: Sensor) -> Float[Array, 
     clipped = jnp.clip(levels, 0.0, 255.0)
     if not sensor.bit_depth:
         return clipped
-    steps = 2**sensor.bit_depth - 1
+    steps = float(2**sensor.bit_depth - 1)
     return jnp.round(clipped * (steps / 255.0)) * (255.0 / steps)
