@@ -18,8 +18,9 @@ from torch.utils.data import IterableDataset
 
 from synthpix_torch.batch import AnyBatch, hand_out
 from synthpix_torch.checks import check_integer
-from synthpix_torch.config.keys import KINEMATIC, KINEMATIC_ON_DEVICE
-from synthpix_torch.config.reading import Config, read_config, short
+from synthpix_torch.config.config import Config
+from synthpix_torch.config.fingerprint import short
+from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.data.records import FlowFieldSource, Records
 from synthpix_torch.integrations.trainers import check_caller
@@ -118,7 +119,7 @@ class SynthPixDataset(IterableDataset[Any]):
             if not (optional and value is None):
                 check_integer(name, value, least)
         self._check_ranks(rank, world_size)
-        if epoch_length is not None and self._config["episode_length"]:
+        if epoch_length is not None and self._config.episode_length:
             raise ValueError("A pass is an episode here: leave out epoch_length.")
         self._arguments = {
             "source": source,
@@ -140,7 +141,7 @@ class SynthPixDataset(IterableDataset[Any]):
         records = Records(self._config, source, exact=renderer == "synthpix", brightest=brightest)
         flows = Flows(self._config, records)
         self._order = _order(self._config, flows, records, streams)
-        self._device = choose_device(device, self._config["device_ids"])
+        self._device = choose_device(device, self._config.device_ids)
         if self._device.platform != "cpu":
             warn_of_problems(renderer=renderer)
         appearance = Appearance(renderer, layout, IMAGE_DTYPES[image_dtype], scale_images)
@@ -524,7 +525,7 @@ class SynthPixDataset(IterableDataset[Any]):
                 "device": self._device.device_kind,
             },
             # Without this object, so that it ends as soon as nobody holds it.
-            next_index=partial(_next_index, self._order, self._config.flow_fields),
+            next_index=partial(_next_index, self._order, self._config.records_per_flow_batch),
             total=self._order.total,
         )
 
@@ -541,12 +542,6 @@ class SynthPixDataset(IterableDataset[Any]):
             if value not in choices or not isinstance(value, type(choices[0])):
                 allowed = ", ".join(map(repr, choices))
                 raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
-        on_device = self._config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
-        if renderer == "synthpix" and on_device:
-            raise ValueError(
-                f"synthpix makes no flow fields on the device: use scheduler_class {KINEMATIC!r}, "
-                "or renderer='particles'."
-            )
 
     @staticmethod
     def _check_ranks(rank: int | None, world_size: int | None) -> None:
@@ -564,14 +559,14 @@ class SynthPixDataset(IterableDataset[Any]):
             raise ValueError(f"The stream has no batch {number}: it ends with batch {total - 1}.")
 
 
-def _next_index(order: Order, flow_fields: int, position: int) -> int:
-    return order.first_flow_batch(position) * flow_fields
+def _next_index(order: Order, records_per_flow_batch: int, position: int) -> int:
+    return order.first_flow_batch(position) * records_per_flow_batch
 
 
 def _order(config: Config, flows: Flows, records: Records, streams: int) -> Order:
-    if config["episode_length"]:
-        units = None if config["loop"] else records.episodes
-        return Order(config["episode_length"], streams, units, episodic=True)
+    if config.episode_length:
+        units = None if config.loop else records.episodes
+        return Order(config.episode_length, streams, units, episodic=True)
     return Order(config.repetitions, streams, flows.count)
 
 

@@ -10,7 +10,7 @@ import pytest
 from kinds import base
 
 from synthpix_torch import SynthPixDataset
-from synthpix_torch.data.npy import NumpyFields
+from synthpix_torch.data.formats.npy import NumpyFields
 
 SOME = np.random.default_rng(0).normal(size=(6, 5, 2))
 

@@ -10,7 +10,7 @@ import grain.python as grain
 import numpy as np
 from jaxtyping import Bool, Int, Num
 
-from synthpix_torch.config.reading import Config
+from synthpix_torch.config.config import Config
 from synthpix_torch.data.records import Record, Records
 
 
@@ -19,7 +19,7 @@ class FlowBatch(NamedTuple):
 
     Attributes:
         number: Place of the flow batch in the stream.
-        keys: Number of each record among all, 0 where `valid` is False.
+        record_numbers: Number of each record among all, 0 where `valid` is False.
         flow_fields: Zero where `valid` is False; None if they are made on the device.
         images: The real image pairs, zero where `valid` is False; None if images are rendered.
         seeds: 32 random bits for each record, as synthpix draws them; 0 where `valid` is False.
@@ -29,7 +29,7 @@ class FlowBatch(NamedTuple):
     """
 
     number: int
-    keys: Int[np.ndarray, " f"]
+    record_numbers: Int[np.ndarray, " f"]
     flow_fields: Num[np.ndarray, "f h w c"] | None
     images: Num[np.ndarray, "f 2 y x"] | None
     seeds: Int[np.ndarray, " f"]
@@ -42,7 +42,7 @@ class _Element(NamedTuple):
     """One slot of a flow batch. `record` is None where finite data has no record left."""
 
     flow_batch: int
-    key: int
+    record_number: int
     record: Record | None
     seed: int
     epoch: int
@@ -64,10 +64,10 @@ class Flows:
         self._records = records
         self._order = grain.IndexSampler(
             num_records=len(records),
-            shuffle=config["randomize"],
-            seed=config["seed"],
+            shuffle=config.randomize,
+            seed=config.seed,
             shard_options=grain.NoSharding(),
-            num_epochs=None if config["loop"] else 1,
+            num_epochs=None if config.loop else 1,
         )
 
     @property
@@ -83,7 +83,7 @@ class Flows:
     @property
     def count(self) -> int | None:
         """Number of flow batches, None if the data is used again and again."""
-        if self._config["loop"]:
+        if self._config.loop:
             return None
         return -(-len(self._records) // self._config.batch_size)
 
@@ -101,17 +101,19 @@ class Flows:
         At most `buffer_size` records wait (by default those of two flow batches), read by at most
         `num_threads` threads. With either at 0 nothing is read before it is asked for.
         """
-        size = self._config.flow_fields
-        buffer = self._config["buffer_size"]
+        size = self._config.records_per_flow_batch
+        buffer = self._config.buffer_size
         buffer = 2 * size if buffer is None else buffer
         # Grain warns of threads that could never have anything to do.
-        threads = min(self._config["num_threads"], buffer)
+        threads = min(self._config.num_threads, buffer)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
         elements = self._elements(plan).to_iter_dataset(options)
         return FlowReader(iter(elements), size)
 
     def _elements(self, plan: Callable[[int], int | None]) -> grain.MapDataset[_Element]:
-        return grain.MapDataset.source(_Plan(plan, self._element, self._config.flow_fields))
+        return grain.MapDataset.source(
+            _Plan(plan, self._element, self._config.records_per_flow_batch)
+        )
 
     def _element(self, flow_batch: int, slot: int) -> _Element:
         index = flow_batch * self._config.batch_size + slot
@@ -121,12 +123,12 @@ class Flows:
         metadata = self._order[index]
         # The draw of synthpix's AddJAXSeed.
         seed = int(metadata.rng.integers(0, 2**32 - 1))
-        key = int(metadata.record_key)
-        record = self._records[key]
+        number = int(metadata.record_key)
+        record = self._records[number]
         epoch = index // len(self._records)
-        if record.padding and not self._config["loop"]:
+        if record.repeated and not self._config.loop:
             return _Element(flow_batch, 0, None, 0, epoch)
-        return _Element(flow_batch, key, record, seed, epoch)
+        return _Element(flow_batch, number, record, seed, epoch)
 
 
 class _Plan:
@@ -188,7 +190,7 @@ def _collate(elements: list[_Element]) -> FlowBatch:
         images = np.stack([np.stack((r and r.images) or blank) for r in records])
     return FlowBatch(
         number=elements[0].flow_batch,
-        keys=np.array([element.key for element in elements], np.int64),
+        record_numbers=np.array([element.record_number for element in elements], np.int64),
         flow_fields=flow_fields,
         images=images,
         seeds=np.array([element.seed for element in elements], np.int64),

@@ -11,10 +11,12 @@ import numpy as np
 from jaxtyping import Num
 from synthpix.data_sources import EpisodicDataSource, KinematicDataSource
 
-from synthpix_torch.config.keys import GENERATED, KINEMATIC_ON_DEVICE
-from synthpix_torch.config.reading import Config, short
-from synthpix_torch.data.files import digest_names, open_source
+from synthpix_torch.config.config import Config
+from synthpix_torch.config.fingerprint import short
+from synthpix_torch.data.files import digest_names
+from synthpix_torch.data.generators import GENERATORS
 from synthpix_torch.data.kinematic import KinematicFields
+from synthpix_torch.data.sources import open_source
 
 _ATTEMPTS = 20
 
@@ -51,13 +53,13 @@ class Record(NamedTuple):
             made on the device.
         images: The image pair, each of the configured image_shape; None unless images are real.
         file: Where the record comes from.
-        padding: Whether an episode was repeated to fill its batch.
+        repeated: Whether its episode fills a batch that would not be full otherwise.
     """
 
     flow_field: Num[np.ndarray, "h w c"] | None
     images: tuple[Num[np.ndarray, "y x"], Num[np.ndarray, "y x"]] | None
     file: str
-    padding: bool
+    repeated: bool
 
 
 class Records:
@@ -96,18 +98,17 @@ class Records:
         paths = () if self._own else getattr(self._source, "file_list", ())
         self._folder = None if all(map(os.path.isabs, paths)) else os.getcwd()
         self._brightest = brightest
-        self._generated = config.values.get("scheduler_class") in GENERATED
-        self._on_device = config.values.get("scheduler_class") == KINEMATIC_ON_DEVICE
+        self._generator = GENERATORS.get(config.scheduler_class or "")
         if len(self._source) == 0:
             raise ValueError("The source of flow fields is empty: it needs at least one record.")
         self.episodes: int | None = None
-        if config["episode_length"]:
-            self.episodes = len(self._source) // (config["episode_length"] * config.batch_size)
+        if config.episode_length:
+            self.episodes = len(self._source) // (config.episode_length * config.batch_size)
         self.shape: tuple[int, ...] | None = None
         self.dtype = "float32"
-        if self._generated:
+        if self._generator is not None:
             # Known without the cost of generating one.
-            self.shape = (*config.image_shape, 2)
+            self.shape = (*self._generator.shape(config), 2)
         else:
             first = self[0].flow_field
             assert first is not None
@@ -116,34 +117,34 @@ class Records:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, key: int) -> Record:
-        """Read record `key`.
+    def __getitem__(self, number: int) -> Record:
+        """Read record `number`.
 
         Raises:
             ValueError: The record has another shape than the first, is not finite, or is not what
                 the contract asks for.
             Exception: What reading it raised, with a note that names the record.
         """
-        if self._on_device:
-            return Record(None, None, f"{KINEMATIC_ON_DEVICE}://{key}", padding=False)
+        if self._generator is not None and self._generator.generate is not None:
+            return Record(None, None, f"{self._config.scheduler_class}://{number}", repeated=False)
         if self._folder is not None and os.getcwd() != self._folder:
             raise RuntimeError(
                 f"file_list has relative paths, and the working directory is no longer "
                 f"{self._folder}: make them absolute, or go back there."
             )
         try:
-            raw = self._read(key)
+            raw = self._read(number)
         except StopIteration as error:
             # As it is, it would end the iteration over the batches without a word.
             raise RuntimeError(
-                f"{self._name(key)} ended an iteration while it was read: it holds nothing, or the "
-                "source calls next() on an iterator that is used up."
+                f"{self._name(number)} ended an iteration while it was read: it holds nothing, or "
+                "the source calls next() on an exhausted iterator."
             ) from error
         except Exception as error:
-            error.add_note(f"{self._name(key)} could not be read.")
+            error.add_note(f"{self._name(number)} could not be read.")
             raise
         name = str(raw.get("file", "")) if isinstance(raw, Mapping) else ""
-        where = f"Record {key}" + (f" ({name})" if name else "")
+        where = f"Record {number}" + (f" ({name})" if name else "")
         fields = raw if isinstance(raw, Mapping) else {"flow_fields": raw}
         if "flow_fields" not in fields:
             raise ValueError(f"{where} is a mapping without 'flow_fields': add the flow field.")
@@ -159,7 +160,7 @@ class Records:
             images = (np.asarray(fields["images1"]), np.asarray(fields["images2"]))
             for image in images:
                 self._check_image(image, where)
-        return Record(flow_field, images, name or f"record://{key}", _is_padding(fields))
+        return Record(flow_field, images, name or f"record://{number}", _is_repeated(fields))
 
     @property
     def name_in_grain(self) -> str:
@@ -169,8 +170,8 @@ class Records:
 
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""
-        if self._generated:
-            names = self._config["scheduler_class"]
+        if self._generator is not None:
+            names = str(self._config.scheduler_class)
         elif self._own:
             given = getattr(self._source, "fingerprint", None)
             names = short(given if isinstance(given, str) else type(self._source).__qualname__)
@@ -183,23 +184,23 @@ class Records:
             "flow field dtype": self.dtype,
         }
 
-    def _name(self, key: int) -> str:
+    def _name(self, number: int) -> str:
         """What to call a record that could not be read."""
         files: Any = getattr(self._source, "file_list", None)
         if isinstance(self._source, EpisodicDataSource):
             files = [file for file, *_ in self._source._interleaved_files]
-        return f"Record {key}" + ("" if self._own or files is None else f" ({files[key]})")
+        return f"Record {number}" + ("" if self._own or files is None else f" ({files[number]})")
 
-    def _read(self, key: int) -> Any:
+    def _read(self, number: int) -> Any:
         for _ in range(_ATTEMPTS):
             try:
-                return self._source[key]
+                return self._source[number]
             except SystemError as error:
                 # Before 3.11.8 CPython loses count when two threads parse at once, as np.load does
                 # with each header. The record is not at fault, and reading it again is harmless.
                 if "recursion depth mismatch" not in str(error):
                     raise
-        return self._source[key]
+        return self._source[number]
 
     def _check(self, flow_field: np.ndarray, where: str) -> None:
         if flow_field.dtype.kind not in "fiu" or flow_field.ndim != 3 or flow_field.shape[2] < 2:
@@ -245,7 +246,7 @@ class Records:
             )
 
 
-def _is_padding(fields: Mapping[str, Any]) -> bool:
+def _is_repeated(fields: Mapping[str, Any]) -> bool:
     return bool(fields.get("_is_padding", False))
 
 

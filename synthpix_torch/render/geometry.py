@@ -15,7 +15,7 @@ from synthpix.sampler import SyntheticImageSampler
 from synthpix.scheduler.protocol import SchedulerProtocol
 from synthpix.types import ImageGenerationSpecification
 
-from synthpix_torch.config.reading import Config
+from synthpix_torch.config.config import Config
 
 
 class Geometry(NamedTuple):
@@ -47,11 +47,11 @@ def geometry(config: Config, flow_field_shape: tuple[int, ...], device: jax.Devi
     specification = ImageGenerationSpecification(
         batch_size=config.batch_size,
         image_shape=config.image_shape,
-        diameter_ranges=list(config["diameter_ranges"]),
-        intensity_ranges=list(config["intensity_ranges"]),
-        rho_ranges=list(config["rho_ranges"]),
+        diameter_ranges=list(config.diameter_ranges),
+        intensity_ranges=list(config.intensity_ranges),
+        rho_ranges=list(config.rho_ranges),
         **{
-            key: config[key]
+            key: getattr(config, key)
             for key in (
                 "img_offset",
                 "seeding_density_range",
@@ -75,7 +75,7 @@ def geometry(config: Config, flow_field_shape: tuple[int, ...], device: jax.Devi
                 # One device, whichever: the sampler is never run, it only must not share batches.
                 device_ids=[0],
                 **{
-                    key: config[key]
+                    key: getattr(config, key)
                     for key in (
                         "batches_per_flow_batch",
                         "flow_fields_per_batch",

@@ -14,9 +14,9 @@ from synthpix.data_generate import generate_images_from_flow
 from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
 
-from synthpix_torch.config.reading import Config
+from synthpix_torch.config.config import Config
 from synthpix_torch.data.flow_batches import FlowBatch
-from synthpix_torch.data.kinematic import kinematic_fields
+from synthpix_torch.data.generators import GENERATORS
 from synthpix_torch.render.geometry import Geometry, geometry
 from synthpix_torch.render.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES, render_pairs
 
@@ -123,7 +123,7 @@ class Renderer:
             _step,
             render=render,
             batch_size=config.batch_size,
-            episodic=config["episode_length"] > 0,
+            episodic=config.episode_length > 0,
             appearance=appearance,
         )
 
@@ -135,8 +135,8 @@ class Renderer:
         if self._adapt is None:
             return Loaded(flow_fields, None, images, on_device)
         if flow_fields is None:
-            keys = jax.device_put(flow_batch.keys.astype(np.int32), self._device)
-            labels, moving = self._generate(keys)
+            numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
+            labels, moving = self._generate(numbers)
         else:
             labels, moving = self._adapt(flow_fields)
         return Loaded(labels, moving, None, on_device)
@@ -183,33 +183,27 @@ def _adapt(
         new_flow_field_shape=place.label_shape,
         image_shape=config.image_shape,
         img_offset=place.specification.img_offset,
-        resolution=config["resolution"],
+        resolution=config.resolution,
         res_x=place.grid_steps[1],
         res_y=place.grid_steps[0],
         position_bounds=place.position_bounds,
         position_bounds_offset=place.position_bounds_offset,
         # As many labels as flow fields: those of a batch are repeated in the step.
-        batch_size=config.flow_fields,
-        output_units=config["output_units"],
-        dt=config["dt"],
+        batch_size=config.records_per_flow_batch,
+        output_units=config.output_units,
+        dt=config.dt,
         zero_padding=place.zero_padding,
     )
     return labels, moving
 
 
 def _generate(
-    keys: Int[Array, " f"], *, config: Config, place: Geometry
+    record_numbers: Int[Array, " f"], *, config: Config, place: Geometry
 ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
-    """As `_adapt`, of kinematic flow fields made on the device."""
-    flow_fields = kinematic_fields(
-        keys,
-        seed=config["seed"],
-        shape=config.image_shape,
-        filter_sigma_range=config["filter_sigma_range"],
-        scale_factor_range=config["scale_factor_range"],
-        scale_mode=config["scale_mode"],
-    )
-    return _adapt(flow_fields, config=config, place=place)
+    """As `_adapt`, of flow fields made on the device."""
+    generate = GENERATORS[config.scheduler_class or ""].generate
+    assert generate is not None
+    return _adapt(generate(config, record_numbers), config=config, place=place)
 
 
 def _image_maker(renderer: str, device: jax.Device) -> _MakeImages:
@@ -237,8 +231,8 @@ def _render(
         position_bounds=place.position_bounds,
         flow_field_res_x=place.grid_steps[1],
         flow_field_res_y=place.grid_steps[0],
-        mask=None if config.mask is None else jnp.asarray(config.mask),
-        histogram=None if config.histogram is None else jnp.asarray(config.histogram),
+        mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
+        histogram=None if config.histogram_counts is None else jnp.asarray(config.histogram_counts),
     )
 
 

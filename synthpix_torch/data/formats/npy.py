@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from synthpix.data_sources import NumpyDataSource
 
+from synthpix_torch.data.formats.format import Format
+
 
 class _Header(NamedTuple):
     """What the first bytes of a file say of the rest."""
@@ -46,8 +48,12 @@ class NumpyFields(NumpyDataSource):  # type: ignore[misc]
         return {"flow_fields": flow_field, "file": file_path}
 
 
+NPY = Format("flow_*.npy", lambda paths, config: NumpyFields(paths))
+"""One array of shape (H, W, 2) a file."""
+
+
 def _header(path: str) -> _Header | None:
-    """The header of a file, None if the file holds no array."""
+    """Return the header of a file, None if the file holds no array."""
     mapped = np.load(path, mmap_mode="r")
     if not isinstance(mapped, np.memmap):
         return None
@@ -57,7 +63,7 @@ def _header(path: str) -> _Header | None:
 
 
 def _read(path: str, header: _Header) -> np.ndarray | None:
-    """The array of a file, None unless it has that header and all that the header says."""
+    """Read the array of a file; None unless it has that header and all that the header says."""
     size = math.prod(header.shape)
     with open(path, "rb", buffering=0) as file:
         if file.read(len(header.raw)) != header.raw:

@@ -1,0 +1,1 @@
+"""The file formats that flow fields are read from, one module each."""

@@ -1,0 +1,24 @@
+"""What a file format is to the rest of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from synthpix.data_sources import FileDataSource
+
+from synthpix_torch.config.config import Config
+
+
+class Format(NamedTuple):
+    """A file format of flow fields.
+
+    Attributes:
+        pattern: Glob pattern of the files that are read from a folder.
+        open: Open files and folders, given as paths, as records in the order of the paths.
+        holds_images: Whether a file can hold the recorded image pair of its flow field.
+    """
+
+    pattern: str
+    open: Callable[[list[str], Config], FileDataSource]
+    holds_images: bool = False

@@ -1,0 +1,42 @@
+"""Opening the source of flow fields that a configuration names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synthpix_torch.config.config import Config
+from synthpix_torch.data.files import FORMATS, open_files
+from synthpix_torch.data.generators import GENERATORS
+
+
+def open_source(config: Config, *, exact: bool) -> Any:
+    """Open the configured files or the configured generator for random access.
+
+    Args:
+        config: The configuration, with a `scheduler_class`.
+        exact: Generate flow fields with synthpix's bits.
+
+    Raises:
+        FileNotFoundError: A file or folder does not exist.
+        ValueError: There is no such format or generator, a folder holds no flow fields, or episodes
+            would not run in the order of time.
+    """
+    name = config.scheduler_class
+    assert name is not None
+    if name not in {**FORMATS, **GENERATORS}:
+        choices = ", ".join(map(repr, (*FORMATS, *GENERATORS)))
+        raise ValueError(f"scheduler_class must be one of {choices}, not {name!r}.")
+    if config.include_images and not (name in FORMATS and FORMATS[name].holds_images):
+        choices = ", ".join(repr(name) for name, one in FORMATS.items() if one.holds_images)
+        raise ValueError(
+            f"Only scheduler_class {choices} holds real images: set it, or include_images: false."
+        )
+    if name in FORMATS:
+        return open_files(config, FORMATS[name])
+    generator = GENERATORS[name]
+    if exact and generator.generate is not None:
+        raise ValueError(
+            "synthpix makes no flow fields on the device: use scheduler_class 'kinematic', or "
+            "renderer='particles'."
+        )
+    return generator.open(config, exact)
