@@ -61,7 +61,7 @@ def flow(u: float, v: float, w: np.ndarray | float) -> np.ndarray:
     return np.stack(np.broadcast_arrays(u, v, w, np.zeros((80, 80)))[:3], -1)[None].astype("f4")
 
 
-def shot(value: float | np.ndarray, folder: Path) -> str:
+def save(value: float | np.ndarray, folder: Path) -> str:
     """Save an image as large as those of the dataset."""
     np.save(folder / "image.npy", np.broadcast_to(np.asarray(value), SHAPE))
     return str(folder / "image.npy")
@@ -136,7 +136,7 @@ def test_the_third_component_is_interpolated_between_nodes() -> None:
 def test_light_of_the_background_has_shot_noise(tmp_path: Path) -> None:
     settings = config(
         seeding_density_range=(0.0, 0.0),
-        background=shot(60.0, tmp_path),
+        background=save(60.0, tmp_path),
         electrons_per_grey_level=4.0,
         gain=1.5,
         noise_gaussian_mean=10.0,
@@ -172,7 +172,7 @@ def test_a_background_gradient_is_added_to_both_images() -> None:
 def test_images_are_as_bright_as_the_density_image(tmp_path: Path) -> None:
     shares = np.where(np.arange(64) < 32, 0.2, 0.9)[None]
     plain = images(config(), batches=range(6))
-    thinned = images(config(seeding_image=shot(shares, tmp_path)), batches=range(6))
+    thinned = images(config(seeding_image=save(shares, tmp_path)), batches=range(6))
     for columns, share in ((slice(0, 28), 0.2), (slice(36, 64), 0.9)):
         ratio = thinned[..., columns].mean() / plain[..., columns].mean()
         assert ratio == pytest.approx(share, rel=0.06)
@@ -183,13 +183,13 @@ def test_images_are_as_bright_as_the_density_image(tmp_path: Path) -> None:
 def body(folder: Path) -> tuple[np.ndarray, str]:
     y, x = np.mgrid[:64, :64]
     disc = (y - 30) ** 2 + (x - 36) ** 2 < 14**2
-    return disc, shot(disc, folder)
+    return disc, save(disc, folder)
 
 
 @pytest.mark.parametrize("u", [0.0, 2.0])
 def test_a_body_holds_no_particle_in_either_image(u: float, tmp_path: Path) -> None:
     """Light reaches at most a particle's radius over the edge, and is untouched elsewhere."""
-    disc, path = body(tmp_path)
+    _, path = body(tmp_path)
     field = flow(u, 0.0, 0.0)[..., :2]
     pairs = images(config(body_mask=path), fields=field)
     y, x = np.mgrid[:64, :64]
