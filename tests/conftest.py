@@ -35,6 +35,7 @@ CHECKED = (
     "data.flow_batches",
     "interop.device",
     "interop.dlpack",
+    "render.effects",
     "render.keys",
     "render.output",
     "render.particles",

@@ -6,7 +6,7 @@ import math
 import os
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def read_mask(path: str | None, image_shape: tuple[int, int]) -> Int[np.ndarray, "h w"] | None:
@@ -55,6 +55,77 @@ def read_histogram(
             f"image; its shape is {histogram.shape} and its sum {histogram.sum()}."
         )
     return histogram
+
+
+def read_background(
+    path: str | None, image_shape: tuple[int, int]
+) -> Float[np.ndarray, "h w"] | None:
+    """Read the background light in grey levels.
+
+    Args:
+        path: A .npy file, None for no background.
+        image_shape: Height and width that it must have.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a .npy file, or not an image of this shape with levels of at least 0.
+    """
+    return _read_levels("background", path, image_shape, highest=np.inf, words="grey levels >= 0")
+
+
+def read_seeding(path: str | None, image_shape: tuple[int, int]) -> Float[np.ndarray, "h w"] | None:
+    """Read the share of the seeding density in each pixel.
+
+    Args:
+        path: A .npy file, None for homogeneous seeding.
+        image_shape: Height and width that it must have.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a .npy file, or not an image of this shape with values from 0 to 1.
+    """
+    return _read_levels("seeding_image", path, image_shape, highest=1.0, words="values from 0 to 1")
+
+
+def read_body(path: str | None, image_shape: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
+    """Read the body in the flow: 1 in the body, 0 in the fluid.
+
+    Args:
+        path: A .npy file, None for no body.
+        image_shape: Height and width that it must have.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a .npy file, not a mask of this shape, or leaves no fluid.
+    """
+    if path is None:
+        return None
+    body = _read_array("body_mask", path)
+    if body.shape != image_shape or not np.isin(body, (0, 1)).all() or body.all():
+        raise ValueError(
+            f"The body_mask {path!r} must hold 1 in the body and 0 in the fluid, in the "
+            f"image_shape {image_shape}; its shape is {body.shape}."
+        )
+    return body.astype(bool)
+
+
+def _read_levels(
+    key: str, path: str | None, image_shape: tuple[int, int], *, highest: float, words: str
+) -> Float[np.ndarray, "h w"] | None:
+    if path is None:
+        return None
+    image = _read_array(key, path)
+    numbers = image.dtype.kind in "fiub"
+    if (
+        image.shape != image_shape
+        or not numbers
+        or not (np.isfinite(image) & (image >= 0) & (image <= highest)).all()
+    ):
+        raise ValueError(
+            f"The {key} {path!r} must hold {words} in the image_shape {image_shape}; its shape is "
+            f"{image.shape} and its dtype {image.dtype}."
+        )
+    return image.astype(np.float32)
 
 
 def _read_array(key: str, path: str) -> np.ndarray:

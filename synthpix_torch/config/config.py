@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from synthpix_torch.config.fingerprint import digest_array, short
 from synthpix_torch.config.key import REQUIRED
@@ -23,13 +23,16 @@ class Config:
     """A configuration whose values have been checked, with the defaults filled in.
 
     The attributes are the keys of the table `synthpix_torch.config.keys.KEYS`, which has their
-    meanings and units, and three more. `diameter_ranges` and `diameter_var` are of 2 sigma,
+    meanings and units, and more. `diameter_ranges` and `diameter_var` are of 2 sigma,
     whatever the `diameter_definition`.
 
     Attributes:
         given: The keys as they were given.
         mask_image: 1 where a pixel is kept and 0 where it is hidden; read from `mask`.
         histogram_counts: Number of pixels of each grey level; read from `histogram`.
+        background_levels: Light of the background in grey levels; read from `background`.
+        seeding_shares: Share of the seeding density of each pixel; read from `seeding_image`.
+        body_pixels: True in the body; read from `body_mask`.
     """
 
     scheduler_class: str | None
@@ -78,12 +81,29 @@ class Config:
     filter_sigma_range: Range
     scale_factor_range: Range
     scale_mode: Literal["peak", "linear"]
+    sheet_profile: Literal["none", "top-hat", "gaussian"]
+    sheet_thickness: float | None
+    out_of_plane_displacement: float
+    min_speed_z: float
+    max_speed_z: float
+    electrons_per_grey_level: float
+    gain: float
+    bit_depth: int
+    background: str | None
+    background_gradient: tuple[float, float]
+    seeding_image: str | None
+    body_mask: str | None
 
     given: Mapping[str, Any] = field(compare=False)
     mask_image: Int[np.ndarray, "h w"] | None = field(default=None, repr=False, compare=False)
     histogram_counts: Float[np.ndarray, "256"] | None = field(
         default=None, repr=False, compare=False
     )
+    background_levels: Float[np.ndarray, "h w"] | None = field(
+        default=None, repr=False, compare=False
+    )
+    seeding_shares: Float[np.ndarray, "h w"] | None = field(default=None, repr=False, compare=False)
+    body_pixels: Bool[np.ndarray, "h w"] | None = field(default=None, repr=False, compare=False)
 
     @property
     def generated(self) -> bool:
@@ -106,7 +126,7 @@ class Config:
         if "diameter_definition" in values:
             # The diameters have been converted.
             values["diameter_definition"] = "2 sigma"
-        for name in ("mask", "histogram"):
+        for name in ("mask", "histogram", "background", "seeding_image", "body_mask"):
             if values.get(name) is not None:
                 values[name] = os.path.abspath(values[name])
         if "file_list" in values:
@@ -140,7 +160,13 @@ class Config:
     def _short(self, name: str) -> str:
         if self._unused(name):
             return short(None)
-        arrays = {"mask": self.mask_image, "histogram": self.histogram_counts}
+        arrays = {
+            "mask": self.mask_image,
+            "histogram": self.histogram_counts,
+            "background": self.background_levels,
+            "seeding_image": self.seeding_shares,
+            "body_mask": self.body_pixels,
+        }
         return short(digest_array(arrays[name]) if name in arrays else getattr(self, name))
 
     def _unused(self, name: str) -> bool:

@@ -13,9 +13,16 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from synthpix_torch.config.arrays import read_histogram, read_mask
+from synthpix_torch.config.arrays import (
+    read_background,
+    read_body,
+    read_histogram,
+    read_mask,
+    read_seeding,
+)
 from synthpix_torch.config.combinations import check_combinations, refuse_legacy
 from synthpix_torch.config.config import Config
+from synthpix_torch.config.effects import check_effects
 from synthpix_torch.config.geometry import check_geometry
 from synthpix_torch.config.key import REQUIRED
 from synthpix_torch.config.keys import KEYS
@@ -50,6 +57,7 @@ def read_config(
     values = _convert(given, custom_source=custom_source)
     checked = Config(**values, given=given)
     check_combinations(checked, custom_source=custom_source)
+    check_effects(checked)
     if checked.include_images:
         return checked
     check_geometry(checked)
@@ -59,6 +67,9 @@ def read_config(
         given=given,
         mask_image=read_mask(checked.mask, checked.image_shape),
         histogram_counts=read_histogram(checked.histogram, checked.image_shape),
+        background_levels=read_background(checked.background, checked.image_shape),
+        seeding_shares=read_seeding(checked.seeding_image, checked.image_shape),
+        body_pixels=read_body(checked.body_mask, checked.image_shape),
     )
 
 

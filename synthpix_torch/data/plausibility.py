@@ -112,11 +112,11 @@ def remarks_on_flow_field(
     config: Config, flow_field: Num[np.ndarray, "h w c"], *, where: str
 ) -> Iterator[Remark]:
     """Look for oddities in a flow field that was read."""
-    uses_third = config.given.get("sheet_profile", "none") != "none"
-    if flow_field.shape[2] > 2 and not uses_third:
+    if flow_field.shape[2] > 2 and config.sheet_profile == "none":
         yield Remark(
             "third component",
-            f"{where} has {flow_field.shape[2]} components: only the first two move particles.",
+            f"{where} has {flow_field.shape[2]} components: only the first two move particles, "
+            "unless there is a sheet_profile.",
         )
     u, v = flow_field[..., 0], flow_field[..., 1]
     lowest, highest = (float(u.min()), float(v.min())), (float(u.max()), float(v.max()))

@@ -1,0 +1,1 @@
+"""Optional imaging effects, each a module of pure functions, not traced when off."""
