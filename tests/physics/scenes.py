@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -142,8 +143,11 @@ def collect(
     start: int = 0,
 ) -> Pairs:
     """Concatenate consecutive batches of a configuration."""
-    with SynthPixDataset(config, source=source, renderer=renderer, ahead=0) as dataset:
-        parts = [dataset.batch_at(start + n) for n in range(batches)]
+    with warnings.catch_warnings():
+        # What makes a judge sharp is rare in an experiment: few or many particles, or small ones.
+        warnings.filterwarnings("ignore", "diameter_ranges|seeding_density_range")
+        with SynthPixDataset(config, source=source, renderer=renderer, ahead=0) as dataset:
+            parts = [dataset.batch_at(start + n) for n in range(batches)]
     images = np.concatenate([part.images.numpy() for part in parts])
     pairs = len(images)
     fields = config.get("flow_fields_per_batch", pairs)
