@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,23 +20,24 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from kinds import base
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import chisquare, ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
 
 from synthpix_torch.config.reading import read_config
+from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.kinematic import (
     KinematicFields,
     KinematicSettings,
     folded_share,
-    folding,
     kinematic_fields,
+    measure_folding,
 )
 from synthpix_torch.data.kinematic.device import smoothing as smoothing_on_device
 from synthpix_torch.data.kinematic.host import smoothing as smoothing_on_host
 from synthpix_torch.data.records import Records
 from synthpix_torch.data.sources import open_source
-from tests.kinds import base
 
 Floats = npt.NDArray[np.floating[Any]]
 Generate = Callable[[KinematicSettings, int], Floats]
@@ -133,7 +135,7 @@ def test_correlation_is_the_filters_in_pixels(
     fields = generate(settings, 4000).astype(np.float64)
     step_y, step_x = settings.spacing
     variance = np.mean(fields**2)
-    for lag in (1, 3, 5, 8, 12):
+    for lag in (1, 4, 8, 12):
         # From the border and from the middle, along both axes and along the diagonal.
         for y, x in ((0, 0), (20, 20)):
             for down, right in ((lag, 0), (0, lag), (lag, lag)):
@@ -241,13 +243,13 @@ def test_records_and_seeds_are_uncorrelated(generate: Generate) -> None:
 @SIDES
 def test_a_field_depends_on_seed_and_record_alone(generate: Generate) -> None:
     few, many = generate(RANGES, 3), generate(RANGES, 9)
-    tolerance = {on_host: 0.0, on_device: 1e-5}[generate]
+    tolerance = 0.0 if generate is on_host else 1e-5
     np.testing.assert_allclose(few, many[:3], rtol=0, atol=tolerance)
 
 
 DIGESTS = """
-import hashlib, numpy as np
-from tests.test_kinematic import RANGES, on_device, on_host
+import hashlib
+from test_kinematic import RANGES, on_device, on_host
 for generate in (on_host, on_device):
     print(hashlib.sha256(generate(RANGES, 5).tobytes()).hexdigest())
 """
@@ -256,7 +258,14 @@ for generate in (on_host, on_device):
 def test_fields_are_the_same_bits_in_every_process_and_thread() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DIGESTS]
-    there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    there = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent,
+        check=True,
+    )
     expected = [generate(RANGES, 5).tobytes() for generate in (on_host, on_device)]
     assert there.stdout.split() == [hashlib.sha256(bits).hexdigest() for bits in expected]
     source = KinematicFields(5, RANGES)
@@ -278,15 +287,19 @@ def test_records_beyond_the_last_are_refused() -> None:
     assert len(list(KinematicFields(2, RANGES))) == 2  # type: ignore[call-overload]
 
 
+ENDS = (("min", -1), ("max", 1))
+
+
 @pytest.mark.parametrize("dt", [0.5, 2.0])
 def test_largest_displacement_is_in_pixels_whatever_resolution_and_dt(dt: float) -> None:
+    fastest = 1.5 / (4.0 * dt)
     config = base(
         scale_factor_range=(1.5, 1.5),
         resolution=4.0,
         dt=dt,
         flow_field_size=(7.1, 6.0),
         img_offset=(1.5, 1.0),
-        **{f"{end}_speed_{axis}": 0.0 for end in ("min", "max") for axis in "xy"},
+        **{f"{end}_speed_{axis}": sign * fastest for end, sign in ENDS for axis in "xy"},
     )
     records = Records(read_config(config))
     velocities = records[3].flow_field
@@ -298,9 +311,10 @@ def test_largest_displacement_is_in_pixels_whatever_resolution_and_dt(dt: float)
 
 def test_synthpixs_renderer_has_synthpixs_fields() -> None:
     config = read_config(base())
-    source = open_source(config, exact=True)
-    assert type(source) is KinematicDataSource
-    assert Records(config, exact=True).shape == source[0]["flow_fields"].shape
+    generator = open_source(config, exact=True)
+    assert isinstance(generator, Generator)
+    assert type(generator.records) is KinematicDataSource
+    assert Records(config, exact=True).shape == generator.records[0]["flow_fields"].shape
 
 
 def test_folded_share_is_that_of_analytic_flows() -> None:
@@ -327,14 +341,14 @@ def test_folding_of_kinematic_fields_is_that_of_their_gradients(gradient: float)
     settings = one_width(
         sigma, extent=(128.0, 128.0), scale_factor_range=(scale, scale), pixel_velocity=0.1
     )
-    measured = folding(settings, fields=100)
+    measured = measure_folding(settings, fields=100)
     assert measured.area == pytest.approx(math.exp(-0.5 / gradient**2) / 2, abs=0.008)
     assert measured.fields >= measured.area
 
 
 def test_gentle_fields_do_not_fold() -> None:
     gentle = KinematicSettings(extent=(64.0, 64.0), scale_factor_range=(0.0, 2.0))
-    assert folding(gentle) == (0.0, 0.0)
+    assert measure_folding(gentle) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ class Objects:
                 error.add_note(f"{name!r} could not be restored.")
                 raise
 
-    def _roll_back(self, before: Mapping[str, Any]) -> str:
+    def _roll_back(self, before: dict[str, Any]) -> str:
         """Load the previous states again, and describe the result."""
         lost = []
         for name, state in reversed(before.items()):
