@@ -72,6 +72,7 @@ def write_all(folder: Path) -> None:
     write_h5(folder / "h5", 14)
     write_mat(folder / "mat256", 6, (256, 256))
     write_mat(folder / "real", 10, (20, 16))
+    write_mat(folder / "recorded", 10, (16, 16))
     for name, count in (("a", 5), ("b", 4), ("c", 3)):
         write_npy(folder / "episodes" / name, count, seed=ord(name))
         write_mat(folder / "real_episodes" / name, count, (16, 16), seed=ord(name))
@@ -146,8 +147,8 @@ KINDS: dict[str, Callable[[Path], Config]] = {
     "mask and histogram": lambda d: base(
         mask=str(d / "mask.npy"), histogram=str(d / "histogram.npy"), **few
     ),
-    "real": lambda d: _real(d / "real"),
-    "real, shuffled": lambda d: _real(d / "real", randomize=True, batch_size=3),
+    "real": lambda d: _real(d / "recorded"),
+    "real, shuffled": lambda d: _real(d / "recorded", randomize=True, batch_size=3),
     "episodes": lambda d: _files(
         ".npy",
         d,
@@ -159,7 +160,7 @@ KINDS: dict[str, Callable[[Path], Config]] = {
     "real episodes": lambda d: _real(d, file_list=_episodes(d / "real_episodes"), episode_length=2),
     "finite": lambda d: base(loop=False, num_examples=13, **few),
     "finite, repeated": lambda d: _files(".npy", d / "npy", loop=False, batches_per_flow_batch=3),
-    "finite real": lambda d: _real(d / "real", loop=False),
+    "finite real": lambda d: _real(d / "recorded", loop=False),
     "finite episodes": lambda d: _files(
         ".npy",
         d,
@@ -168,4 +169,11 @@ KINDS: dict[str, Callable[[Path], Config]] = {
         randomize=False,
         loop=False,
     ),
+}
+
+# Recorded images of another shape than image_shape, which renderer="synthpix" alone resizes.
+RESIZED: dict[str, Callable[[Path], Config]] = {
+    "real": lambda d: _real(d / "real"),
+    "real, shuffled": lambda d: _real(d / "real", randomize=True, batch_size=3),
+    "finite real": lambda d: _real(d / "real", loop=False),
 }

@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from kinds import KINDS, base
+from kinds import KINDS, RESIZED, base
 from oracle import differing, ours, stream, theirs
 
 from synthpix_torch import SynthPixDataset
@@ -17,7 +17,7 @@ FINITE = [name for name in KINDS if "finite" in name]
 def test_batches_are_those_of_synthpix_in_any_order_and_across_an_epoch(
     kind: str, data: Path
 ) -> None:
-    config = KINDS[kind](data)
+    config = (KINDS | RESIZED)[kind](data)
     oracle = [theirs(batch) for batch in islice(stream(config), 16)]
     with SynthPixDataset(config, renderer="synthpix") as dataset:
         while dataset.position < len(oracle):
@@ -33,7 +33,7 @@ def test_batches_are_those_of_synthpix_in_any_order_and_across_an_epoch(
 
 @pytest.mark.parametrize("kind", FINITE)
 def test_the_full_slots_of_finite_data_are_those_of_synthpix(kind: str, data: Path) -> None:
-    config = KINDS[kind](data)
+    config = (KINDS | RESIZED)[kind](data)
     with SynthPixDataset(config, renderer="synthpix") as dataset:
         total = dataset.stream.order.total
         assert total is not None

@@ -1,18 +1,25 @@
 """Bad input gets one sentence that says what to do, before anything has changed."""
 
 from collections import UserList
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 from kinds import KINDS, base, fields, write_h5, write_mat, write_npy
 
 from synthpix_torch import SynthPixDataset
+from synthpix_torch.config.config import Config
 from synthpix_torch.config.fingerprint import short
+from synthpix_torch.config.generator_keys import GENERATOR_KEYS
+from synthpix_torch.config.key import REQUIRED
 from synthpix_torch.config.keys import KEYS
 from synthpix_torch.config.reading import read_config
 
@@ -27,6 +34,7 @@ def files(folder: Path | str, **changes: Any) -> dict[str, Any]:
     [
         ({"batch_size": None}, "lacks batch_size"),
         ({"dt": None, "seed": None, "rho_var": None}, "lacks dt, rho_var"),
+        ({"dt": None}, r"lacks dt: add for example dt: 1\.0 \(seconds\)\."),
         ({"batchsize": 4}, "unknown key 'batchsize': did you mean 'batch_size'"),
         ({"wibble": 4}, "unknown key 'wibble': remove it"),
         ({"batch_size": 4.0}, "batch_size must be a positive integer, not 4.0"),
@@ -50,11 +58,17 @@ def files(folder: Path | str, **changes: Any) -> dict[str, Any]:
         ({"flow_fields_per_batch": 5}, "flow_fields_per_batch=5 must not be larger"),
         ({"worker_count": 2}, "worker_count=2 would reorder the stream"),
         ({"device_ids": [0, 1]}, "one process per GPU"),
-        ({"device_ids": [7]}, "device_ids names device 7"),
+        ({"device_ids": [7]}, "device_ids requests device 7"),
         ({"use_grain_scheduler": False}, "legacy scheduler"),
         ({"scheduler_class": "HDF5FlowFieldScheduler"}, "legacy scheduler"),
         ({"img_offset": (1.0, 4.0)}, "img_offset along y is 1.0, but must be at least .* = 2.0"),
         ({"flow_field_size": (24.0, 21.0)}, "flow_field_size along x is 21.0, but .* 22.0"),
+        (
+            {"resolution": 0.5},
+            r"img_offset 4\.0 \+ image 32\.0 \(16 px .* 0\.5\) \+ margin 2\.0 .* = 38\.0",
+        ),
+        ({"crop": (0, 0)}, "crop cuts image_shape from recorded images"),
+        ({"diameter_definition": "fwhm"}, "diameter_definition must be one of '2 sigma', 'e"),
         ({"max_speed_x": -3.0}, "max_speed_x=-3.0 must not be less"),
         ({"velocities_per_pixel": 0.01}, "velocities_per_pixel=0.01 leaves no label"),
         ({"episode_length": 3}, "Episodes are made of files"),
@@ -233,26 +247,46 @@ def test_a_record_that_would_silently_become_another_is_refused(record: Any, mes
         SynthPixDataset(config, source=[record] * 8)
 
 
-def test_real_images_with_levels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    write_mat(tmp_path, 4, (16, 16))
-    config = KINDS["real"](tmp_path) | {"file_list": [str(tmp_path)]}
-    saved = scipy.io.loadmat(tmp_path / "000.mat")
-    bright, broken = saved["I0"].astype(np.uint16) + 256, np.full((16, 16), np.nan)
-    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": bright, "I1": bright})
-    for arguments in ({"scale_images": True}, {"image_dtype": torch.float16}):
-        with pytest.raises(ValueError, match="scale_images and 16-bit images are made for"):
-            SynthPixDataset(config, **arguments)
-    assert SynthPixDataset(config).batch_at(0).images.max() > 255
-    # As resizing leaves it at an edge.
-    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": bright * 0.55, "I1": bright})
-    with pytest.raises(ValueError, match="grey levels up to"):
-        SynthPixDataset(config, scale_images=True)
-    scipy.io.savemat(
-        tmp_path / "000.mat", {"V": saved["V"], "I0": bright * 0.5, "I1": bright * 0.5}
-    )
-    SynthPixDataset(config, scale_images=True)
-    scipy.io.savemat(tmp_path / "000.mat", {"V": saved["V"], "I0": broken, "I1": broken})
-    with pytest.raises(ValueError, match="an image with NaN"):
+def _recorded(folder: Path, convert: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+    """Recorded pairs of 8 bits, converted in the first file."""
+    write_mat(folder, 4, (16, 16))
+    saved = scipy.io.loadmat(folder / "000.mat")
+    images = {name: convert(saved[name].astype(np.uint16)) for name in ("I0", "I1")}
+    scipy.io.savemat(folder / "000.mat", {"V": saved["V"], **images})
+    return KINDS["real"](folder) | {"file_list": [str(folder)]}
+
+
+@pytest.mark.parametrize("arguments", [{"scale_images": True}, {"image_dtype": torch.float16}])
+@pytest.mark.parametrize("factor", [2, 1.1])
+def test_recorded_images_that_are_too_bright_for_scaling_are_refused(
+    arguments: dict[str, Any], factor: float, tmp_path: Path
+) -> None:
+    config = _recorded(tmp_path, lambda image: image * factor + 5)
+    with pytest.raises(ValueError, match=r"levels up to .*: scale_images and 16-bit images are"):
+        SynthPixDataset(config, **arguments)
+
+
+def test_recorded_images_of_more_than_8_bits_are_served_unscaled(tmp_path: Path) -> None:
+    config = _recorded(tmp_path, lambda image: image * 16)
+    first = scipy.io.loadmat(tmp_path / "000.mat")["I0"]
+    with SynthPixDataset(config) as dataset:
+        np.testing.assert_array_equal(dataset.batch_at(0).images[0, 0], first)
+
+
+def test_recorded_images_as_floats_of_8_bits_can_be_scaled(tmp_path: Path) -> None:
+    config = _recorded(tmp_path, lambda image: image * 1.0)
+    with SynthPixDataset(config, scale_images=True) as dataset:
+        assert 0.9 < dataset.batch_at(0).images.max() <= 1
+
+
+def test_an_image_that_synthpix_resizes_may_overshoot(tmp_path: Path) -> None:
+    config = _recorded(tmp_path, lambda image: image * 1.1)
+    SynthPixDataset(config, scale_images=True, renderer="synthpix").close()
+
+
+def test_recorded_images_with_nan_are_refused(tmp_path: Path) -> None:
+    config = _recorded(tmp_path, lambda image: image * np.nan)
+    with pytest.raises(ValueError, match=r"Record 0 .*an image with NaN"):
         SynthPixDataset(config)
 
 
@@ -274,9 +308,13 @@ def test_files_of_episodes_may_have_any_names_in_order(
         write_npy(tmp_path / "enough", 1)
         (tmp_path / "enough" / "flow_0.npy").rename(tmp_path / "enough" / f"{name}.npy")
     folders = [str(tmp_path / "enough"), *([str(tmp_path / "too few")] if len(names) > 2 else [])]
-    SynthPixDataset(
-        files("", file_list=folders, episode_length=min(len(names), 3), randomize=False)
-    )
+    length = min(len(names), 3)
+    config = files("", file_list=folders, episode_length=length, randomize=False, loop=False)
+    served = {tuple(names[at : at + length]) for at in range(len(names) - length + 1)}
+    with SynthPixDataset(config) as dataset:
+        batches = [dataset.batch_at(number).files for number in range(length)]
+    episodes = {tuple(Path(file).stem for file in files) for files in zip(*batches, strict=True)}
+    assert episodes - {("",) * length} == served
 
 
 def test_files_of_episodes_may_be_named_without_their_folder(
@@ -331,7 +369,7 @@ def test_a_wrong_argument_is_named(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_a_missing_gpu_is_an_error_only_if_it_was_asked_for() -> None:
-    with pytest.raises(RuntimeError, match="needs a torch with CUDA"):
+    with pytest.raises(RuntimeError, match="needs a GPU and a torch built with CUDA"):
         SynthPixDataset(base(), device="cuda")
     assert SynthPixDataset(base()).device == torch.device("cpu")
 
@@ -350,4 +388,52 @@ def test_short_values_of_equal_numbers_are_equal() -> None:
 def test_every_key_of_the_stream_is_in_the_fingerprint() -> None:
     reading = {"num_threads", "buffer_size", "worker_count", "use_grain_scheduler", "device_ids"}
     named = {key for group in read_config(base()).fingerprint().values() for key in group}
-    assert set(KEYS) - named == reading | {"file_list"}
+    assert set(KEYS) - named == reading | {"file_list", "diameter_definition"}
+
+
+def test_the_configuration_has_the_attributes_of_the_table() -> None:
+    arrays = {name for name in Config.__dataclass_fields__ if name not in KEYS} - {"given"}
+    assert set(KEYS) <= set(Config.__dataclass_fields__)
+    assert all(read_config(base()).__getattribute__(name) is None for name in arrays)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_attribute_has_its_type(kind: str, data: Path) -> None:
+    config, types = read_config(KINDS[kind](data)), get_type_hints(Config)
+    numbers = BeartypeConf(is_pep484_tower=True)
+    assert [
+        name for name in KEYS if not is_bearable(getattr(config, name), types[name], conf=numbers)
+    ] == []
+
+
+def test_every_key_has_a_meaning_and_a_default_or_an_example() -> None:
+    assert [name for name, key in KEYS.items() if not key.meaning.endswith(".")] == []
+    assert [
+        name
+        for name, key in KEYS.items()
+        if key.default is REQUIRED and key.rule.convert(key.example) is None
+    ] == []
+
+
+@pytest.mark.parametrize("kind", ["kinematic", "npy, repeated", "real"])
+def test_a_value_is_neutral_exactly_if_it_is_the_default(kind: str, data: Path) -> None:
+    config = read_config(KINDS[kind](data))
+    values = {key: value for group in config.fingerprint().values() for key, value in group.items()}
+    neutral = {key for key, value in values.items() if config.neutral(key) == value}
+    changed = {
+        name
+        for name, value in config.given.items()
+        if KEYS[name].group and value != KEYS[name].default_for(include_images=kind == "real")
+    }
+    if kind == "npy, repeated":
+        changed -= set(GENERATOR_KEYS)
+    assert set(values) - neutral == changed
+
+
+def test_diameters_of_4_sigma_are_converted_once() -> None:
+    given = base(diameter_ranges=[(4.0, 8.0)], diameter_var=0.4, diameter_definition="e^-2")
+    config = read_config(given)
+    assert config.diameter_ranges == ((2.0, 4.0),)
+    assert config.diameter_var == 0.1
+    assert config.fingerprint() == read_config(base(diameter_ranges=[(2, 4)])).fingerprint()
+    assert read_config(config.as_json()) == replace(config, diameter_definition="2 sigma")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kinds import KINDS
+from kinds import KINDS, RESIZED
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
 
@@ -34,7 +34,8 @@ def test_old_states_load_unless_the_renderer_has_other_bits(
 ) -> None:
     saved = FILES[version]["kinds"][name]
     renderer, kind = name.split(": ")
-    with SynthPixDataset(KINDS[kind](data), renderer=renderer) as dataset:
+    kinds = KINDS | RESIZED if renderer == "synthpix" else KINDS
+    with SynthPixDataset(kinds[kind](data), renderer=renderer) as dataset:
         if bits_of(saved["state"]) != bits_of(dataset.state_dict()):
             assert renderer == "particles"
             with pytest.raises(StateMismatchError, match="version 1 of the renderer 'particles'"):

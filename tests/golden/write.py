@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import torch  # noqa: E402
-from kinds import KINDS, base, few, write_all  # noqa: E402
+from kinds import KINDS, RESIZED, base, few, write_all  # noqa: E402
 from oracle import digest  # noqa: E402
 
 from synthpix_torch import Batch, Checkpointer, RandomState, SynthPixDataset  # noqa: E402
@@ -50,7 +50,8 @@ def collect(data: Path) -> dict[str, dict[str, object]]:
     """State and digests of some batches of every kind, by "renderer: kind"."""
     found: dict[str, dict[str, object]] = {}
     for renderer in RENDERERS:
-        for kind, config in KINDS.items():
+        kinds = KINDS | RESIZED if renderer == "synthpix" else KINDS
+        for kind, config in kinds.items():
             if renderer == "synthpix" and "device" in kind:
                 continue
             with SynthPixDataset(config(data), renderer=renderer) as dataset:
