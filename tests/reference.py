@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from synthpix_torch.config.effect_keys import EFFECT_KEYS
 from synthpix_torch.config.generator_keys import GENERATOR_KEYS
 from synthpix_torch.config.image_keys import IMAGE_KEYS
 from synthpix_torch.config.key import REQUIRED, Key
-from synthpix_torch.config.keys import KEYS
 from synthpix_torch.config.stream_keys import STREAM_KEYS
 
 PARTS = {
     "Data and stream": STREAM_KEYS,
     "Images": IMAGE_KEYS,
     "Generated flow fields": GENERATOR_KEYS,
+    "Imaging effects": EFFECT_KEYS,
 }
 
 HEAD = """# Configuration
@@ -48,14 +49,11 @@ def row(name: str, key: Key) -> str:
 def lines() -> Iterator[str]:
     """Yield the lines of the page."""
     yield HEAD
-    named = {name for part in PARTS.values() for name in part}
-    others = {name: key for name, key in KEYS.items() if name not in named}
-    for title, part in {**PARTS, "Imaging effects": others}.items():
-        if part:
-            yield f"\n## {title}\n"
-            yield "| key | meaning | value | unit | default |"
-            yield "|---|---|---|---|---|"
-            yield from (row(name, key) for name, key in part.items())
+    for title, part in PARTS.items():
+        yield f"\n## {title}\n"
+        yield "| key | meaning | value | unit | default |"
+        yield "|---|---|---|---|---|"
+        yield from (row(name, key) for name, key in part.items())
 
 
 if __name__ == "__main__":

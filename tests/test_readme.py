@@ -7,6 +7,8 @@ from pathlib import Path
 
 import reference
 
+from synthpix_torch.config.keys import KEYS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -52,6 +54,7 @@ def headings(page: Path) -> set[str]:
 def test_the_reference_of_configuration_keys_is_current() -> None:
     page = ROOT / "docs" / "configuration.md"
     assert page.read_text() == "\n".join([*reference.lines(), ""])
+    assert {name for part in reference.PARTS.values() for name in part} == KEYS.keys()
 
 
 def test_every_page_of_docs_is_listed_in_the_readme() -> None:
