@@ -294,7 +294,7 @@ def of_synthpix(tmp_path: Path) -> Path:
     [
         ({"seed": 4}, "other data or in another order.*seed=3.*seed=4"),
         ({"num_examples": 15}, "other data or in another order"),
-        ({"scale_factor_range": (0.0, 3.0)}, "other data or in another order"),
+        ({"scale_factor_range": (0.0, 1.0)}, "other data or in another order"),
         ({"batch_size": 3}, "do not agree with batch_size=3"),
         ({"batches_per_flow_batch": 1}, "do not agree .* batches_per_flow_batch=1"),
     ],
