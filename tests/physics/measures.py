@@ -436,13 +436,19 @@ def matched_mean(folder: Path, *, renderer: str = "particles") -> float:
 
 
 def kinematic_fields(
-    sigma: float, *, fields: int, scheduler: str = "kinematic", renderer: str = "particles"
+    sigma: float,
+    *,
+    fields: int,
+    seed: int = 0,
+    scheduler: str = "kinematic",
+    renderer: str = "particles",
 ) -> Float[np.ndarray, "fields rows columns 2"]:
     """Labels of kinematic flow fields with a peak of 3 px, in the geometry of the example.
 
     Args:
         sigma: Of the filter, in pixels.
         fields: How many.
+        seed: Seed of the configuration.
         scheduler: "kinematic" or "kinematic-device".
         renderer: As in `SynthPixDataset`.
     """
@@ -452,12 +458,24 @@ def kinematic_fields(
     config = configuration(scene) | {
         "scheduler_class": scheduler,
         "num_examples": fields,
+        "seed": seed,
         "filter_sigma_range": (sigma, sigma),
         "scale_factor_range": (3.0, 3.0),
         "scale_mode": "peak",
         "flow_fields_per_batch": batch,
     }
     return collect(config, renderer=renderer, batches=math.ceil(fields / batch)).labels
+
+
+def field_correlation(
+    step: int, *, scheduler: str = "kinematic", renderer: str = "particles"
+) -> float:
+    """Largest correlation between any of 64 kinematic fields of two seeds."""
+    one, other = (
+        kinematic_fields(4.0, fields=64, seed=seed, scheduler=scheduler, renderer=renderer)
+        for seed in (0, step)
+    )
+    return float(correlations(one[..., 0], other[..., 0]).max())
 
 
 class Homogeneous(NamedTuple):
