@@ -7,6 +7,7 @@ channel 1 the one down (y); positions and shapes are in the order (y, x).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +83,16 @@ class Grids:
         return (displacements / (self.resolution * self.dt)).astype(np.float32)
 
     def label_positions(
-        self, shape: tuple[int, int]
+        self,
     ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
         """Positions (y, x) of the labels in pixels: label j lies at pixel j / velocities_per_pixel.
 
-        Args:
-            shape: Rows and columns of the labels.
+        There are as many whole labels as fit into the image, but for rounding errors.
         """
-        rows, columns = (np.arange(count) / self.velocities_per_pixel for count in shape)
+        rows, columns = (
+            np.arange(math.floor(size * self.velocities_per_pixel + 1e-9))
+            / self.velocities_per_pixel
+            for size in self.image_shape
+        )
         y, x = np.meshgrid(rows, columns, indexing="ij")
         return y, x

@@ -85,8 +85,15 @@ GEOMETRIES: dict[str, Scene] = {
             dt=0.5,
         )
     ),
-    "3.3 x 0.7 px, 0.1 labels per px, 0.7 px per length": sheared(
-        grids((3.3, 0.7), offset=(25.1, 24.9), resolution=0.7, velocities_per_pixel=0.1)
+    # 0.29 * 100 is less than 29 in floating point.
+    "3.3 x 0.7 px, 0.29 labels per px, 0.7 px per length": sheared(
+        grids(
+            (3.3, 0.7),
+            image_shape=(100, 64),
+            offset=(25.1, 24.9),
+            resolution=0.7,
+            velocities_per_pixel=0.29,
+        )
     ),
 }
 """Pixels per grid step, offset, aspect, unit, dt, resolution and labels per pixel, combined."""
@@ -111,7 +118,7 @@ SWEEP: dict[str, Scene] = {
         (4.0, 0.25, 0.5, 1.0, 2.0, 1.0, "pixels", (64, 48)),
         (2.5, 1.0, 0.73, 21.7, 1.5, 1e-4, "measure units per second", (64, 64)),
         (1.5, 1.0, 0.1, 1.0, 1.0, 1.0, "pixels", (96, 64)),
-        (1.0, 1.5, 0.999, 3.0, 0.2, 1.0, "pixels", (64, 64)),
+        (1.0, 1.5, 0.999, 3.0, 0.1, 1.0, "pixels", (64, 64)),
         (1.0, 1.0, 0.0, 1.0, 1.0, 1.0, "pixels", (64, 64)),
         (0.5, 2.0, 0.61, 1.0, 1.0, 0.7, "measure units per second", (64, 64)),
     )
@@ -124,8 +131,8 @@ def label_error(scene: Scene, *, renderer: str = "particles") -> float:
     pairs = render(scene, renderer=renderer)
     layout = scene.grids
     unit = 1.0 if scene.units == "pixels" else layout.resolution * layout.dt
-    rows, columns = pairs.labels.shape[1:3]
-    y, x = layout.label_positions((rows, columns))
+    y, x = layout.label_positions()
+    assert pairs.labels.shape[1:3] == y.shape
     expected = np.stack([scene.flows[i](y, x) for i in pairs.flow])
     return float(abs(pairs.labels * unit - expected).max())
 
@@ -209,15 +216,27 @@ class Light(NamedTuple):
     particles: int
 
 
-def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[float, Light]:
-    """Sum the grey levels of isolated particles at any place within a pixel, by diameter."""
+def light(
+    diameters: tuple[float, ...], *, rho: float = 0.0, renderer: str = "particles"
+) -> dict[float, Light]:
+    """Sum the grey levels of isolated particles at any place within a pixel, by diameter.
+
+    Args:
+        diameters: Two standard deviations, in pixels.
+        rho: Correlation coefficient of the Gaussians.
+        renderer: As in `SynthPixDataset`.
+    """
     scene = Scene(
         (Linear((0.0, 0.0)),),
         grids((1.0, 1.0), image_shape=(96, 96)),
-        Particles((0.004, 0.004), tuple((diameter, diameter) for diameter in diameters)),
+        Particles(
+            (0.004, 0.004),
+            tuple((diameter, diameter) for diameter in diameters),
+            keys=(("rho_ranges", ((rho, rho),)),),
+        ),
         pairs=32,
     )
-    pairs = render(scene, renderer=renderer)
+    pairs = render(scene, renderer=renderer, batches=2)
     drawn = pairs.diameters.mean(axis=1)
     found = {}
     for diameter in diameters:
@@ -235,7 +254,8 @@ def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[
         )
         # Two particles in one place are twice as bright.
         sums = sums[sums < 1.5 * np.median(sums)]
-        share = sums / (scene.particles.intensity[0] * 2 * np.pi * (diameter / 2) ** 2)
+        area = 2 * np.pi * (diameter / 2) ** 2 * math.sqrt(1 - rho**2)
+        share = sums / (scene.particles.intensity[0] * area)
         least, mean, most = float(share.min()), float(share.mean()), float(share.max())
         found[diameter] = Light(least, mean, most, len(share))
     return found
@@ -416,13 +436,19 @@ def matched_mean(folder: Path, *, renderer: str = "particles") -> float:
 
 
 def kinematic_fields(
-    sigma: float, *, fields: int, scheduler: str = "kinematic", renderer: str = "particles"
+    sigma: float,
+    *,
+    fields: int,
+    seed: int = 0,
+    scheduler: str = "kinematic",
+    renderer: str = "particles",
 ) -> Float[np.ndarray, "fields rows columns 2"]:
     """Labels of kinematic flow fields with a peak of 3 px, in the geometry of the example.
 
     Args:
         sigma: Of the filter, in pixels.
         fields: How many.
+        seed: Seed of the configuration.
         scheduler: "kinematic" or "kinematic-device".
         renderer: As in `SynthPixDataset`.
     """
@@ -432,12 +458,24 @@ def kinematic_fields(
     config = configuration(scene) | {
         "scheduler_class": scheduler,
         "num_examples": fields,
+        "seed": seed,
         "filter_sigma_range": (sigma, sigma),
         "scale_factor_range": (3.0, 3.0),
         "scale_mode": "peak",
         "flow_fields_per_batch": batch,
     }
     return collect(config, renderer=renderer, batches=math.ceil(fields / batch)).labels
+
+
+def field_correlation(
+    step: int, *, scheduler: str = "kinematic", renderer: str = "particles"
+) -> float:
+    """Largest correlation between any of 64 kinematic fields of two seeds."""
+    one, other = (
+        kinematic_fields(4.0, fields=64, seed=seed, scheduler=scheduler, renderer=renderer)
+        for seed in (0, step)
+    )
+    return float(correlations(one[..., 0], other[..., 0]).max())
 
 
 class Homogeneous(NamedTuple):

@@ -144,8 +144,10 @@ def collect(
 ) -> Pairs:
     """Concatenate consecutive batches of a configuration."""
     with warnings.catch_warnings():
-        # What makes a judge sharp is rare in an experiment: few or many particles, or small ones.
-        warnings.filterwarnings("ignore", "diameter_ranges|seeding_density_range")
+        # What makes a judge sharp is rare in an experiment: few, many, small or dark particles.
+        warnings.filterwarnings(
+            "ignore", "(diameter_ranges|seeding_density_range|intensity_ranges) "
+        )
         with SynthPixDataset(config, source=source, renderer=renderer, ahead=0) as dataset:
             parts = [dataset.batch_at(start + n) for n in range(batches)]
     images = np.concatenate([part.images.numpy() for part in parts])

@@ -28,3 +28,9 @@ def test_changes_from_image_to_image_have_the_configured_variance(shapes: measur
         change = values[1] - values[0]
         assert change.std() == pytest.approx(deviation, rel=0.1)
         assert abs(change.mean()) < 4 * deviation / np.sqrt(len(change))
+
+
+@pytest.mark.long
+def test_ellipticity_of_0_makes_round_particles() -> None:
+    found = measures.shapes((1.6, 3.0), ellipticity=0.0)
+    assert abs(found.along_y - found.along_x).max() < 0.01
