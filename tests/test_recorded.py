@@ -23,7 +23,7 @@ def shifted_pairs(folder: Path, *, grid: tuple[int, int], size: tuple[int, int])
     for number in range(2):
         first = rng.integers(0, 255, size, np.uint8)
         second = np.roll(first, (2, 3), axis=(0, 1))
-        field = np.broadcast_to(np.float32([3.0, 2.0]), (*grid, 2))
+        field = np.broadcast_to(np.array([3.0, 2.0], np.float32), (*grid, 2))
         scipy.io.savemat(folder / f"{number:03}.mat", {"V": field, "I0": first, "I1": second})
 
 
