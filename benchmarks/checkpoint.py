@@ -1,7 +1,7 @@
-"""What a checkpoint costs: python -m benchmarks.checkpoint [folder].
+"""Measure the cost of a checkpoint: python -m benchmarks.checkpoint [folder].
 
-The folder is on the disk that is measured; by default a temporary one. synthpix is measured in
-what it can do: it saves, and its restore raises with the Orbax of today.
+The folder chooses the disk; default: a temporary folder. Of synthpix only saving is measured: its
+restore raises with the required versions of Orbax.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def dataset_alone(folder: Path, size: int) -> list[object]:
-    """One row: a dataset of a batch of pairs of the given size, next to synthpix's sampler."""
+    """Measure one row: a dataset with images of `size` px, and synthpix's sampler."""
     config = kinematic(size, batch_size=8, flow_fields_per_batch=8)
     source = sampler(config)
     dataset = SynthPixDataset(config)
@@ -64,7 +64,7 @@ def dataset_alone(folder: Path, size: int) -> list[object]:
 
 
 def with_a_model(folder: Path) -> list[list[object]]:
-    """How long a training stands still while a model and Adam's moments are saved."""
+    """Measure how long a training waits while a model and Adam's moments are saved."""
     layers = [torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)]
     model = torch.nn.Sequential(*layers)
     optimizer = torch.optim.Adam(model.parameters())
@@ -99,7 +99,7 @@ def with_a_model(folder: Path) -> list[list[object]]:
         ("`torch.save`", naive),
         ("`torch.save` and fsync", synced),
         ("`Checkpointer.save` returns", returns),
-        ("... is on disk, checksums and fsync included", on_disk),
+        ("complete on disk, with checksums and fsync", on_disk),
     ):
         of = f"{ratio(seconds[1:], naive[1:]):.2f}"
         rows.append([name, f"{parameters / 1e6:.0f} million", spread(seconds[1:]), of])
@@ -123,8 +123,10 @@ def main() -> None:
     body += table(head, small)
     body += "\n\nA model of linear layers with Adam, milliseconds for which a training waits:\n\n"
     body += table(["", "parameters", "ms", "of torch.save"], large)
-    body += f"\n\nMedian and quartiles of {ROUNDS} and {MODEL_ROUNDS} turns, after one that does "
-    body += "not count. synthpix.save_checkpoint waits until all is written and does not fsync."
+    body += f"\n\nMedian and quartiles of {ROUNDS} and {MODEL_ROUNDS} rounds, after one that is "
+    body += (
+        "discarded. synthpix.save_checkpoint waits until everything is written; it does not fsync."
+    )
     write("checkpoint", "Cost of a checkpoint", body)
 
 

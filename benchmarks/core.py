@@ -1,4 +1,4 @@
-"""Rendering and flow fields alone, against synthpix: python -m benchmarks.core."""
+"""Measure rendering and generating fields alone, against synthpix: python -m benchmarks.core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthpix.data_sources.kinematic import KinematicDataSource
 from synthpix.types import ImageGenerationSpecification
 
 from benchmarks.report import interleaved, ratio, spread, table, write
-from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 from synthpix_torch.render.particles import render_pairs
 
 Contender = Callable[[int], Any]
@@ -24,7 +24,7 @@ FIELDS = ((256, 8), (1024, 2))
 
 
 def timed(contender: Contender, *, per: int) -> Callable[[], float]:
-    """Seconds for one of the `per` things that a contender makes at a time."""
+    """Measure a contender that makes `per` items at a time, in seconds per item."""
     turns = counting()
 
     def once() -> float:
@@ -36,7 +36,7 @@ def timed(contender: Contender, *, per: int) -> Callable[[], float]:
 
 
 def specification(size: int, batch: int, *, diameter: float) -> ImageGenerationSpecification:
-    """Describe the images of the issue: seeding density 0.05, noise and hidden particles."""
+    """Describe images with seeding density 0.05, noise and hidden particles."""
     return ImageGenerationSpecification(
         batch_size=batch,
         image_shape=(size, size),
@@ -58,7 +58,10 @@ def specification(size: int, batch: int, *, diameter: float) -> ImageGenerationS
 def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Contender]:
     """Compile both renderers for the same batch."""
     spec, bounds = specification(size, batch, diameter=diameter), (size + 16, size + 16)
-    source = KinematicFields(batch, bounds, (5.0, 20.0), SCALES, "peak", 0)
+    source = KinematicFields(
+        batch,
+        KinematicSettings(extent=bounds, filter_sigma_range=(5.0, 20.0), scale_factor_range=SCALES),
+    )
     fields = jnp.asarray(np.stack([source[i]["flow_fields"] for i in range(batch)]))
     theirs = jax.jit(lambda k: generate_images_from_flow(k, fields, spec, bounds))
     ours = jax.jit(
@@ -79,30 +82,22 @@ def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Cont
 
 
 def field_sources(size: int, count: int) -> dict[str, Contender]:
-    """Make `count` fields of the default distribution with each of the three."""
-    arguments: dict[str, Any] = {
-        "image_shape": (size, size),
-        "filter_sigma_range": SIGMAS,
-        "scale_factor_range": SCALES,
-    }
-    theirs, ours = KinematicDataSource(**arguments), KinematicFields(**arguments)
-    device = jax.jit(
-        lambda records: kinematic_fields(
-            records,
-            seed=0,
-            shape=(size, size),
-            filter_sigma_range=SIGMAS,
-            scale_factor_range=SCALES,
-            scale_mode="peak",
-        )
+    """Generate `count` fields of the default distribution by each of the three generators."""
+    theirs = KinematicDataSource(
+        image_shape=(size, size), filter_sigma_range=SIGMAS, scale_factor_range=SCALES
     )
+    settings = KinematicSettings(
+        extent=(size, size), filter_sigma_range=SIGMAS, scale_factor_range=SCALES
+    )
+    ours = KinematicFields(10**6, settings)
+    device = jax.jit(lambda records: kinematic_fields(records, settings))
 
-    def on_host(source: KinematicDataSource) -> Contender:
+    def on_host(source: Any) -> Contender:
         return lambda i: [source[i * count + j]["flow_fields"] for j in range(count)]
 
     return {
         "synthpix": on_host(theirs),
-        "host, DCT": on_host(ours),
+        "host": on_host(ours),
         "device": lambda i: device(jnp.arange(count) + i * count),
     }
 

@@ -1,8 +1,8 @@
-"""The share of a training step that goes into data: python -m benchmarks.data_tax.
+"""Measure the share of a training step that is spent on data: python -m benchmarks.data_tax.
 
-The same training runs on one batch that is kept, on this package, and on synthpix's sampler with a
-NumPy copy of each array into torch; they take turns. On a CPU the data is made by the cores that
-train, so that the tax is at least the work of making it; on a GPU the host has none to do.
+The same training runs on one batch that is kept in memory, on this package, and on synthpix's
+sampler with a NumPy copy of each array into torch, interleaved. On a CPU the cores that train also
+make the data, so the tax is at least the cost of making it; on a GPU the host has no such work.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SIZE = 128
 BATCH = 4
 ROUNDS = 5
 MODELS = {"small": (8, 16), "medium": (24, 6), "large": (64, 2)}
-"""Width of the first layer, and training steps in a turn."""
+"""Width of the first layer, and training steps in a round."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def network(width: int) -> torch.nn.Module:
-    """An encoder and a decoder of three levels, from an image pair to a flow field."""
+    """Create an encoder and a decoder of three levels, from an image pair to a flow field."""
 
     def block(inputs: int, outputs: int, stride: int = 1) -> list[torch.nn.Module]:
         convolution = torch.nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
@@ -50,7 +50,7 @@ def network(width: int) -> torch.nn.Module:
 
 
 def training(width: int, steps: int, batches: Iterator[Pair]) -> Callable[[], float]:
-    """Seconds for a training step."""
+    """Measure a training step in seconds."""
     images, _ = next(batches)
     model = network(width).to(images.device)
     optimizer = torch.optim.Adam(model.parameters())
@@ -119,7 +119,9 @@ def main() -> None:
     head += ["synthpix and a copy, ms", "tax, ours", "tax, fields on the device", "tax, synthpix"]
     body = table(head, rows)
     body += f"\n\nMilliseconds per training step on {BATCH} pairs of {SIZE} px; median and "
-    body += f"quartiles of {ROUNDS} turns. Tax: the share of a step beyond that on a kept batch."
+    body += (
+        f"quartiles of {ROUNDS} rounds. Tax: the share of a step beyond the step on a kept batch."
+    )
     write("data_tax", "The share of data in a training step", body)
 
 

@@ -1,9 +1,9 @@
-"""Pairs per second on this device, and what its memory allows: python -m benchmarks.gpu.
+"""Measure pairs per second and the limit set by memory bandwidth: python -m benchmarks.gpu.
 
-synthpix's sampler, the bare compiled step and the dataset take turns. The flow fields of the first
-table are made once, so that it compares rendering; the second has new flow fields in every batch.
-All three may have a few batches under way, and each turn ends when its last batch is done. How
-much of a training step is spent waiting for data is what `benchmarks.data_tax` is for.
+synthpix's sampler, the bare compiled step and the dataset are interleaved. The flow fields of the
+first table are generated once, so it compares rendering; the second has new flow fields in every
+batch. All three may have a few batches in flight, and each round ends when its last batch is done.
+`benchmarks.data_tax` measures the share of a training step that is spent waiting for data.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.interop.device import choose_device
 
-UNDER_WAY = 3
-"""Batches that synthpix and the bare step may have under way, as the dataset has."""
+IN_FLIGHT = 3
+"""Batches that synthpix and the bare step may have in flight, as the dataset has."""
 
-TURN = 0.3
-"""Seconds that a turn takes, about."""
+ROUND = 0.3
+"""Approximate length of a round in seconds."""
 
 Step = Callable[[], Any]
 
@@ -44,9 +44,9 @@ def theirs(config: dict[str, Any]) -> Step:
 
 
 def bare(config: dict[str, Any]) -> Step:
-    """The compiled step alone, on a flow batch that lies on the device."""
+    """Run the compiled step alone, on a flow batch on the device."""
     dataset = SynthPixDataset(config)
-    renderer, flows = dataset._pipeline.renderer, dataset._pipeline.flows
+    renderer, flows = dataset.stream.renderer, dataset.stream.flows
     loaded = renderer.load(next(flows.read(lambda index: index)))
     numbers: Iterator[int] = iter(range(10**9))
     return lambda: renderer.render(loaded, repetition=next(numbers), last_step=False).images
@@ -65,37 +65,36 @@ def wait(made: Any) -> None:
 
 
 def timed(step: Step, *, pairs: int) -> Callable[[], float]:
-    """Seconds per pair of a turn."""
+    """Measure a round, in seconds per pair."""
     wait(step())
     begin = time.perf_counter()
     wait(step())
-    steps = int(np.clip(TURN / (time.perf_counter() - begin), 2, 500))
+    steps = int(np.clip(ROUND / (time.perf_counter() - begin), 2, 500))
 
-    def turn() -> float:
-        under_way: deque[Any] = deque()
+    def one_round() -> float:
+        in_flight: deque[Any] = deque()
         begin = time.perf_counter()
         for _ in range(steps):
-            under_way.append(step())
-            if len(under_way) > UNDER_WAY:
-                oldest = under_way.popleft()
-                # The dataset bounds by itself what is under way.
+            in_flight.append(step())
+            if len(in_flight) > IN_FLIGHT:
+                oldest = in_flight.popleft()
+                # The dataset itself bounds the number of batches in flight.
                 if not isinstance(oldest, torch.Tensor):
                     jax.block_until_ready(oldest)
-        wait(under_way.pop())
+        wait(in_flight.pop())
         return (time.perf_counter() - begin) / (steps * pairs)
 
-    return turn
+    return one_round
 
 
 def host_time(config: dict[str, Any], *, batches: int) -> list[float]:
-    """Seconds that the Python thread spends on a batch while the device has nothing else to do."""
+    """Measure the Python thread per batch while the device is idle, in seconds."""
     dataset = SynthPixDataset(config)
     iterator = iter(dataset)
     next(iterator)
     seconds = []
     for _ in range(batches):
-        assert dataset._run is not None
-        jax.block_until_ready([made.rendered for made in dataset._run._dispatched])
+        jax.block_until_ready(jax.live_arrays())
         if dataset.device.type == "cuda":
             torch.cuda.synchronize()
         begin = time.thread_time()
@@ -105,7 +104,7 @@ def host_time(config: dict[str, Any], *, batches: int) -> list[float]:
 
 
 def bandwidth() -> float:
-    """Bytes per second that a copy on the device reads and writes, together."""
+    """Measure the bytes per second that a copy on the device reads and writes together."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = torch.ones(2**28 if device == "cuda" else 2**24, device=device)
     target = torch.empty_like(source)
@@ -119,7 +118,7 @@ def bandwidth() -> float:
 
 
 def least_bytes(size: int) -> int:
-    """Bytes of a pair that have to move: two images and its labels written, the labels read."""
+    """Return the bytes that a pair must move: two images and labels written, labels read."""
     return 4 * size * size * (2 + 2 + 2)
 
 
@@ -139,7 +138,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    # Before synthpix starts JAX on all GPUs and with most of their memory.
+    # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     limit = bandwidth()
     rendering, fields = [], []
@@ -175,7 +174,7 @@ def main() -> None:
                 rounds=given.rounds,
             )
             fields.append([size, batch, *map(per_second, measured.values())])
-            # For a run that is cut short.
+            # In case the run is interrupted.
             print(*rendering[-1], *fields[-1], sep=" | ", flush=True)
     head = ["image, px", "batch", "synthpix", "bare step", "dataset", "dataset / synthpix"]
     head += ["dataset / bare", "of the memory's limit", "host, ms per batch"]
@@ -187,7 +186,7 @@ def main() -> None:
         f"A copy on the device moves {limit / 1e9:.4g} GB/s, read and written. The limit is this "
     )
     body += "over 24 bytes a pixel of a pair: both images and the labels written, the labels read. "
-    body += f"Median and quartiles of {given.rounds} turns of about {TURN} s."
+    body += f"Median and quartiles of {given.rounds} rounds of about {ROUND} s."
     if given.print:
         print(body)
     else:

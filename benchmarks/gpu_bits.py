@@ -1,10 +1,10 @@
-"""What differs between devices: python -m benchmarks.gpu_bits.
+"""Compare the bits of batches between devices: python -m benchmarks.gpu_bits.
 
     python -m benchmarks.gpu_bits make here.npz           # on each device, or with --device cpu
     python -m benchmarks.gpu_bits compare here.npz there.npz
 
-`make` prints one digest over all batches, so that processes on the same device are compared at a
-glance, and keeps the digests of all batches and the arrays of some.
+`make` prints one digest over all batches, to compare processes on the same device, and saves the
+digests of all batches and the arrays of some.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def on_host(batch: Batch) -> dict[str, np.ndarray]:
-    """The arrays of a batch by name."""
+    """Copy the arrays of a batch to the host, by name."""
     named = {**batch._asdict(), **(batch.params._asdict() if batch.params else {})}
     return {k: v.cpu().numpy() for k, v in named.items() if isinstance(v, torch.Tensor)}
 
@@ -81,7 +81,7 @@ def main() -> None:
     making.add_argument("path", type=Path)
     making.add_argument("--device")
     making.add_argument("--batches", type=int, default=1000)
-    making.add_argument("--kept", type=int, default=8, help="batches whose arrays are kept")
+    making.add_argument("--kept", type=int, default=8, help="batches whose arrays are saved")
     making.add_argument("--size", type=int, default=64)
     making.set_defaults(command=make)
     comparing = commands.add_parser("compare")

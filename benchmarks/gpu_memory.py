@@ -1,7 +1,7 @@
-"""What JAX takes at start, and what the working set is worth: python -m benchmarks.gpu_memory.
+"""Measure JAX's memory at start and the effect of the working set: python -m benchmarks.gpu_memory.
 
-The second table is what `GPU_WORKING_BYTES` in particles.py is to be chosen by: the smallest value
-whose time is within 2 % of the best for all sizes.
+Choose `GPU_WORKING_BYTES` of the default renderer from the second table: the smallest value whose
+time is within 2 % of the best for all sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STARTS = {
 
 
 def taken_at_start(work: str) -> float:
-    """GiB of the GPU that a process has less after `work`, the context of torch not counted."""
+    """Measure the GiB of the GPU that `work` takes in a new process, without torch's context."""
     script = f"""
 import json, torch
 from benchmarks.pipelines import kinematic
@@ -50,7 +50,7 @@ print(json.dumps(free - torch.cuda.mem_get_info()[0]))
 
 
 def working_sets(size: int, batch: int, mebibytes: list[int], *, rounds: int) -> list[list[object]]:
-    """Time and memory of one batch for each bound on the working set."""
+    """Measure time and memory of one batch for each bound on the working set."""
     spec, bounds = specification(size, batch, diameter=2.0), (size + 16, size + 16)
     fields = jnp.zeros((batch, *bounds, 2), jnp.float32)
     compiled: dict[int, Any] = {}
@@ -107,7 +107,7 @@ def main() -> None:
     for size in given.sizes:
         for batch in given.batch_sizes:
             found = working_sets(size, batch, given.bounds, rounds=given.rounds)
-            # For a run that is cut short.
+            # In case the run is interrupted.
             print(table(["", "", "", "", "", ""], found), flush=True)
             rows += found
     head = ["image, px", "batch", "bound, MiB", "ms per pair", "times the best", "takes, MiB"]

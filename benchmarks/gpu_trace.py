@@ -1,8 +1,8 @@
-"""A picture of JAX rendering while torch trains: python -m benchmarks.gpu_trace.
+"""Draw how JAX renders while torch trains: python -m benchmarks.gpu_trace.
 
-Writes docs/overlap.png and prints how much of the rendering lies under the training. Torch's
-profiler sees the work of the whole process on the GPU; what runs on the stream that torch trains
-on is torch's, everything else is JAX's.
+Writes docs/overlap.png and prints the share of the rendering that overlaps with the training.
+torch's profiler records the work of the whole process on the GPU: work on the CUDA stream that
+torch trains on belongs to torch, all other work to JAX.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 class Piece(NamedTuple):
-    """Work of the device in milliseconds."""
+    """One interval of work on the device, in milliseconds."""
 
     begin: float
     end: float
@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 
 def training(size: int, batch_size: int) -> tuple[Callable[[], None], torch.device]:
-    """A step of a small network on new batches."""
+    """Create a training step of a small network on new batches."""
     sizes = {"batch_size": batch_size, "flow_fields_per_batch": batch_size}
     dataset = SynthPixDataset(kinematic(size, **sizes, batches_per_flow_batch=100))
     batches = iter(dataset)
@@ -62,7 +62,7 @@ def training(size: int, batch_size: int) -> tuple[Callable[[], None], torch.devi
 
 
 def recorded(step: Callable[[], None], *, steps: int) -> list[dict[str, Any]]:
-    """The events of some steps, in the format of Chrome's traces."""
+    """Record the events of some steps in the format of Chrome's traces."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -81,7 +81,7 @@ def recorded(step: Callable[[], None], *, steps: int) -> list[dict[str, Any]]:
 
 
 def pieces(events: Iterable[dict[str, Any]]) -> list[Piece]:
-    """The work of the device, in the order of time."""
+    """Return the work of the device in the order of time."""
     return sorted(
         Piece(
             event["ts"] / 1e3,
@@ -95,14 +95,14 @@ def pieces(events: Iterable[dict[str, Any]]) -> list[Piece]:
 
 
 def trained_on(work: Iterable[Piece]) -> int:
-    """The stream that torch trains on: only torch has the optimizer's and autograd's kernels."""
+    """Find torch's CUDA stream: only torch runs the kernels of optimizer and autograd."""
     names = ("at::native", "cudnn", "cutlass")
     streams = [piece.stream for piece in work if any(name in piece.name for name in names)]
     return max(set(streams), key=streams.count)
 
 
 def merged(work: Iterable[Piece]) -> list[tuple[float, float]]:
-    """The times when at least one piece runs."""
+    """Return the intervals in which at least one piece runs."""
     times: list[tuple[float, float]] = []
     for piece in sorted(work):
         if times and piece.begin <= times[-1][1]:
@@ -113,12 +113,12 @@ def merged(work: Iterable[Piece]) -> list[tuple[float, float]]:
 
 
 def overlap(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> float:
-    """Time that lies in both."""
+    """Return the length of the intersection."""
     return sum(max(0.0, min(one[1], two[1]) - max(one[0], two[0])) for one in a for two in b)
 
 
 def draw(work: list[Piece], torchs: int, path: Path, *, title: str) -> None:
-    """A line for each stream; torch's first."""
+    """Draw one line for each CUDA stream, torch's first."""
     streams = sorted(
         {piece.stream for piece in work}, key=lambda stream: (stream != torchs, stream)
     )

@@ -1,7 +1,7 @@
-"""What grows with batch, image and data, and what does not: python -m benchmarks.growth.
+"""Measure how time and memory grow with batch, image and data: python -m benchmarks.growth.
 
-Each point is a process of its own, of this package and of synthpix in turn. Both read ahead two
-flow batches with two threads.
+Each point is measured in a new process, for this package and for synthpix. Both prefetch two flow
+batches with two threads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEAST_BATCHES, LEAST_SECONDS = 3, 1.5
 
 
 class Point(NamedTuple):
-    """What was measured in one process.
+    """Hold the measurements of one process.
 
     Attributes:
         open: Seconds to build the dataset or the sampler.
@@ -82,14 +82,14 @@ def measure(whose: str, config: dict[str, Any]) -> Point:
 
 
 def in_a_process(whose: str, config: dict[str, Any]) -> Point:
-    """Measure one point in a process of its own."""
+    """Measure one point in a new process."""
     command = [sys.executable, "-m", "benchmarks.growth", whose, json.dumps(config)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Point(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def of_files(folder: Path, count: int) -> dict[str, Any]:
-    """A configuration that reads this many files."""
+    """Write `count` files and configure a dataset that reads them."""
     folder.mkdir()
     field = np.random.default_rng(0).uniform(-2, 2, (80, 80, 2)).astype(np.float32)
     for number in range(count):
@@ -98,13 +98,13 @@ def of_files(folder: Path, count: int) -> dict[str, Any]:
 
 
 def configuration(size: int, batch: int, **changes: Any) -> dict[str, Any]:
-    """Flow fields used four times; two flow batches are read ahead, by synthpix as well."""
+    """Configure four batches per flow batch; both packages prefetch two flow batches."""
     own = {"batch_size": batch, "flow_fields_per_batch": batch, "batches_per_flow_batch": 4}
     return kinematic(size, **own, buffer_size=2 * batch, num_threads=2, **changes)
 
 
 def axes(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """The configurations of all points, by what grows and how far."""
+    """Return the configurations of all points by axis and size."""
     return {
         "batch size, images of 64 px": {size: configuration(64, size) for size in BATCHES},
         "image in px, batches of 4": {size: configuration(size, 4) for size in IMAGES},
@@ -115,11 +115,11 @@ def axes(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
-    """Milliseconds per pair along each axis."""
+    """Draw milliseconds per pair along each axis."""
     import matplotlib
 
     matplotlib.use("Agg")
-    # Letters as letters, not as outlines.
+    # Text as text, not as outlines.
     matplotlib.rcParams["svg.fonttype"] = "none"
     import matplotlib.pyplot as plt
 
@@ -137,7 +137,7 @@ def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
 def main() -> None:
     if len(sys.argv) == 3:
         print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))), flush=True)
-        # Not waiting for the fields that synthpix still makes ahead.
+        # Do not wait for the fields that synthpix still prefetches.
         os._exit(0)
     found: dict[str, dict[int, dict[str, Point]]] = {}
     with tempfile.TemporaryDirectory() as folder:

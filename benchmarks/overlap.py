@@ -1,9 +1,9 @@
-"""Whether reading, transfer and rendering overlap: python -m benchmarks.overlap.
+"""Measure how much reading, transfer and rendering overlap: python -m benchmarks.overlap.
 
-One batch per flow batch. Each of the three is measured alone, and then the dataset, which does all
-of them; they take turns. Here the device is the same two cores that read, so that files in the
-page cache cannot be read while both cores render: "slow disk" has each record wait as a disk does,
-without using the processor, which is what can overlap on any machine.
+With one batch per flow batch, each of the three is measured alone and compared with the dataset,
+which does all of them, interleaved. On a CPU the cores that read also render, so files in the page
+cache cannot be read while all cores render. "Slow disk" waits for each record without using the
+processor, as a disk does; this can overlap on any machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SLOW = (1, 4, 12)
 
 
 class SlowDisk:
-    """Flow fields in memory, each of which takes its time as if it came from a disk."""
+    """Return flow fields from memory after a delay, as a slow disk does."""
 
     fingerprint = "benchmark"
 
@@ -50,10 +50,10 @@ class SlowDisk:
 
 
 def reading(dataset: SynthPixDataset) -> Callable[[], float]:
-    """Seconds for a flow batch that is read and thrown away."""
+    """Measure reading a flow batch, in seconds."""
 
     def once() -> float:
-        with _closing(dataset._pipeline.flows.read(lambda index: index)) as reader:
+        with _closing(dataset.stream.flows.read(lambda index: index)) as reader:
             next(reader)
             return _mean_seconds(lambda: next(reader))
 
@@ -61,14 +61,14 @@ def reading(dataset: SynthPixDataset) -> Callable[[], float]:
 
 
 def transfer(dataset: SynthPixDataset) -> Callable[[], float]:
-    """Seconds for a flow batch that goes to the device and is adapted to the grid there."""
-    renderer, flow_batch = dataset._pipeline.renderer, _first(dataset)
+    """Measure transferring a flow batch and adapting it to the image grid, in seconds."""
+    renderer, flow_batch = dataset.stream.renderer, _first(dataset)
     return lambda: _mean_seconds(lambda: jax.block_until_ready(renderer.load(flow_batch)))
 
 
 def rendering(dataset: SynthPixDataset) -> Callable[[], float]:
-    """Seconds for a batch from a flow batch on the device."""
-    renderer = dataset._pipeline.renderer
+    """Measure rendering a batch from a flow batch on the device, in seconds."""
+    renderer = dataset.stream.renderer
     loaded = renderer.load(_first(dataset))
 
     def render() -> None:
@@ -78,12 +78,12 @@ def rendering(dataset: SynthPixDataset) -> Callable[[], float]:
 
 
 def everything(dataset: SynthPixDataset) -> Callable[[], float]:
-    """Seconds for a batch of the dataset, in the middle of a pass."""
+    """Measure a batch of the dataset in the middle of a pass, in seconds."""
 
     def once() -> float:
         with dataset:
             batches = iter(dataset)
-            # Past the beginning, where nothing has been read ahead.
+            # Skip the beginning of the pass, where nothing is prefetched yet.
             for _ in range(4):
                 next(batches)
             return _mean_seconds(lambda: next(batches))
@@ -99,7 +99,7 @@ def _mean_seconds(work: Callable[[], object]) -> float:
 
 
 def _first(dataset: SynthPixDataset) -> Any:
-    with _closing(dataset._pipeline.flows.read(lambda index: index)) as reader:
+    with _closing(dataset.stream.flows.read(lambda index: index)) as reader:
         return next(reader)
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     body = table([*head, "of the slowest", "of the sum"], rows)
     body += f"\n\nMilliseconds per batch of {BATCH} pairs of {SIZE} px, one batch per flow batch, "
     body += (
-        f"{THREADS} threads that read; median and quartiles of {ROUNDS} turns of {BATCHES} batches."
+        f"{THREADS} reading threads; median and quartiles of {ROUNDS} rounds of {BATCHES} batches."
     )
     write("overlap", "Overlap of reading, transfer and rendering", body)
 

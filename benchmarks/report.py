@@ -1,4 +1,4 @@
-"""Measures side by side and writes what was measured, with the machine and the versions."""
+"""Measure contestants interleaved; write the results with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ PACKAGES = ("synthpix_torch", "synthpix", "jax", "jaxlib", "torch", "grain", "or
 def interleaved(
     contestants: Mapping[str, Callable[[], float]], *, rounds: int
 ) -> dict[str, list[float]]:
-    """Let the contestants take turns, so that a disturbance of the machine meets all alike.
+    """Let the contestants take turns, so that a disturbance of the machine affects all of them.
 
     Args:
-        contestants: Each returns what one round of it took, in seconds.
-        rounds: Turns of each, after one that does not count.
+        contestants: Each runs one round and returns its time in seconds.
+        rounds: Rounds of each contestant, after one that is discarded.
+
+    Returns:
+        The times of each contestant in seconds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
@@ -35,24 +38,24 @@ def interleaved(
 
 
 def spread(seconds: Sequence[float], *, unit: float = 1e-3) -> str:
-    """Median and quartiles in a unit (by default milliseconds)."""
+    """Format median and quartiles in a unit (default: milliseconds)."""
     low, middle, high = (value / unit for value in statistics.quantiles(seconds, n=4))
     return f"{middle:.3g} ({low:.3g} to {high:.3g})"
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """How many times longer the first takes, by medians."""
+    """Return the ratio of the medians."""
     return statistics.median(slow) / statistics.median(fast)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def write(name: str, title: str, body: str) -> Path:
-    """Write a dated page of results."""
+    """Write a dated page of results and print it."""
     module = Path(sys.argv[0]).stem
     command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
     versions = ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)
@@ -72,7 +75,7 @@ def write(name: str, title: str, body: str) -> Path:
 
 
 def machine() -> str:
-    """Processor, cores and accelerator of this machine."""
+    """Return processor, cores and accelerator of this machine."""
     import torch
 
     model = "unknown processor"

@@ -1,7 +1,7 @@
-"""From import to the first batch, and the memory for it: python -m benchmarks.startup.
+"""Measure time and memory from the import to the first batch: python -m benchmarks.startup.
 
-Each turn is a process of its own; they take turns. With "compiled before" JAX may keep what it
-compiled on disk (JAX_COMPILATION_CACHE_DIR) and has done so in the turn that does not count.
+Each round is a new process; the contestants are interleaved. With "compiled before" JAX keeps
+compiled functions on disk (JAX_COMPILATION_CACHE_DIR), written in the round that is discarded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ config = json.loads(sys.argv[1])
 
 
 def process(code: str, config: str, cache: Path | None) -> Callable[[], list[float]]:
-    """Seconds to the import and to the first batch, and the peak of memory in bytes."""
+    """Measure seconds to the import and to the first batch, and the peak of memory in bytes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
     if cache is not None:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
@@ -111,8 +111,10 @@ def main() -> None:
     head = ["what", "import, s", "then to the first batch, s", "together, s", "of synthpix", "MiB"]
     body = table(head, rows)
     body += f"\n\nBatches of 8 kinematic pairs of {SIZE} px. Median and quartiles of {ROUNDS} "
-    body += "processes each; MiB is the peak of resident memory of the process itself. synthpix is "
-    body += "spared its logger, which would start another process of 190 MB."
+    body += (
+        "processes each; MiB is the peak of resident memory of the process itself. synthpix runs "
+    )
+    body += "without its logger, which would start another process of 190 MB."
     write("startup", "Start-up and memory", body)
 
 

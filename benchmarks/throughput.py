@@ -1,9 +1,9 @@
-"""Time per pair of the whole pipeline: python -m benchmarks.throughput.
+"""Measure the time per pair of the whole pipeline: python -m benchmarks.throughput.
 
-synthpix's sampler, the naive way into torch (a NumPy copy of each array) and this package take
-turns. Kinematic fields with the default range of sigma (5 to 100 px), flow_fields_per_batch =
-batch_size. Everybody reads ahead two flow batches with two threads, and begins each turn with
-nothing read: what is read ahead in the turns of others would be a gift.
+synthpix's sampler, the same with a NumPy copy of each array into torch, and this package are
+interleaved. The data are kinematic fields with the default range of sigma (5 to 100 px) and
+flow_fields_per_batch = batch_size. All contestants prefetch two flow batches with two threads, and
+start each round with nothing prefetched, so that no one reads during the rounds of the others.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ours(config: dict[str, Any], renderer: str = "particles") -> Callable[[], It
 
 
 def timed(begin: Callable[[], Iterator[Any]], *, pairs: int) -> Callable[[], float]:
-    """Seconds per pair of one turn: from nothing read to the last of its batches."""
+    """Measure a round from an empty prefetch buffer to its last batch, in seconds per pair."""
 
     def once() -> float:
         batches = begin()
@@ -67,11 +67,11 @@ def timed(begin: Callable[[], Iterator[Any]], *, pairs: int) -> Callable[[], flo
         for _ in range(BATCHES):
             next(batches)
         if torch.cuda.is_available():
-            # Here synthpix has waited for each batch, and we have not.
+            # synthpix has waited for each batch already, this package has not.
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         del batches
-        # For the reads that are under way.
+        # Let reads that have started finish.
         time.sleep(0.5)
         return seconds / (BATCHES * pairs)
 
@@ -79,7 +79,7 @@ def timed(begin: Callable[[], Iterator[Any]], *, pairs: int) -> Callable[[], flo
 
 
 def main() -> None:
-    # Before synthpix starts JAX on all GPUs and with most of their memory.
+    # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     rows = []
     for size, repetitions in ((128, 1), (128, BATCHES), (256, 1), (256, BATCHES)):
@@ -100,7 +100,7 @@ def main() -> None:
             rows.append([size, repetitions, name, spread(seconds), faster])
     head = ["image, px", "batches per flow batch", "what", "ms per pair", "times synthpix"]
     body = table(head, rows)
-    body += f"\n\nMedian and quartiles of 5 turns of {BATCHES} batches of 8 pairs."
+    body += f"\n\nMedian and quartiles of 5 rounds of {BATCHES} batches of 8 pairs."
     write("throughput", "Time per pair of the whole pipeline", body)
 
 

@@ -1,8 +1,8 @@
-"""Trains, is killed, resumes, and shows that nothing was lost: python examples/demo.py.
+"""Train, kill, resume, and show that nothing was lost: python examples/demo.py.
 
-Two trainings, one on kinematic flow fields, one on a flow field measured from a real experiment.
-Each runs once without a break and once with a SIGKILL half way; then every batch, loss and weight
-of both runs is compared, and a picture shows what the network learned.
+There are two trainings: one on kinematic flow fields, one on a flow field measured in a real
+experiment. Each runs once uninterrupted and once with a SIGKILL half way. Then the batches, losses
+and weights of both runs are compared, and a picture shows what the network has learned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 
 
 def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at: int = 0) -> None:
-    """Run examples/train_plain.py in a process of its own, with a progress bar.
+    """Run examples/train_plain.py in its own process, with a progress bar.
 
     Raises:
         RuntimeError: The training failed.
@@ -39,7 +39,7 @@ def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at:
     command += ["--config", HERE / f"{name}.yaml", "--folder", folder, "--steps", str(steps)]
     command += ["--resume"] if resume else []
     process = subprocess.Popen(command)
-    title = "resumed" if resume else "to be killed" if kill_at else "without a break"
+    title = "resumed" if resume else "to be killed" if kill_at else "uninterrupted"
     try:
         pause = 0.1 if sys.stderr.isatty() else 10
         with tqdm(
@@ -62,24 +62,27 @@ def train(name: str, folder: Path, *, steps: int, resume: bool = False, kill_at:
 
 
 def lines(folder: Path) -> list[list[str]]:
-    """What a training wrote down: step, batch, its bits, loss, weights. Whole lines only."""
+    """Read the complete lines of a journal: step, batch, its digest, loss, weights."""
     path = folder / "journal-0.txt"
     text = path.read_text() if path.exists() else ""
     return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def last_step(folder: Path) -> int:
-    """The step that a training has come to."""
+    """Return the last step of a training."""
     return int(lines(folder)[-1][0]) if lines(folder) else 0
 
 
-def compare(unbroken: Path, killed: Path) -> tuple[int, int]:
-    """Check that both trainings wrote the same lines; numbers of steps and of repeated steps.
+def compare(uninterrupted: Path, killed: Path) -> tuple[int, int]:
+    """Check that both trainings wrote the same journal.
+
+    Returns:
+        The number of steps and the number of steps that the killed training repeated.
 
     Raises:
-        RuntimeError: They did not.
+        RuntimeError: The journals differ.
     """
-    expected = {line[0]: line for line in lines(unbroken)}
+    expected = {line[0]: line for line in lines(uninterrupted)}
     found = lines(killed)
     wrong = [line[0] for line in found if line != expected[line[0]]]
     if wrong or {line[0] for line in found} != expected.keys():
@@ -88,7 +91,7 @@ def compare(unbroken: Path, killed: Path) -> tuple[int, int]:
 
 
 def draw(name: str, folder: Path, path: Path) -> None:
-    """Write a picture of three new pairs: images, true flow, predicted flow, end-point error."""
+    """Draw three new pairs: images, true flow, predicted flow, end-point error."""
     net, _ = piv.model()
     net.load_state_dict(torch.load(folder / "last.pt", weights_only=True)["net"])
     with SynthPixDataset(HERE / f"{name}.yaml", scale_images=True) as dataset, torch.no_grad():
@@ -105,7 +108,7 @@ def draw(name: str, folder: Path, path: Path) -> None:
             shown = axis.imshow(flow.square().sum(0).sqrt(), vmin=0, vmax=size)
             at = slice(4, None, 8)
             x, y = torch.meshgrid(*[torch.arange(64)[at]] * 2, indexing="xy")
-            # Images count rows downwards, and so does the flow.
+            # Rows of images and channel 1 of the flow both point down.
             axis.quiver(x, y, flow[0, at, at], flow[1, at, at], color="w", angles="xy")
         wrong = row[4].imshow(error[slot], vmin=0, vmax=size, cmap="magma")
         figure.colorbar(shown, ax=row[3], label="px")
@@ -118,7 +121,7 @@ def draw(name: str, folder: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Run both trainings."""
+    """Run both trainings and compare their runs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=300, help="training steps of each run")
     steps = parser.parse_args().steps
@@ -126,19 +129,18 @@ def main() -> None:
     measured.save(output / "measured" / "flow_fields")
     results = []
     for name in ("kinematic", "measured"):
-        unbroken, killed = output / name / "unbroken", output / name / "killed"
-        for folder in (unbroken, killed):
+        uninterrupted, killed = output / name / "uninterrupted", output / name / "killed"
+        for folder in (uninterrupted, killed):
             for file in (folder / "journal-0.txt", folder / "last.pt"):
                 file.unlink(missing_ok=True)
-        train(name, unbroken, steps=steps)
+        train(name, uninterrupted, steps=steps)
         train(name, killed, steps=steps, kill_at=steps // 2)
         train(name, killed, steps=steps, resume=True)
-        equal, repeated = compare(unbroken, killed)
+        equal, repeated = compare(uninterrupted, killed)
         draw(name, killed, output / f"{name}.png")
         results.append(
-            f"{name}: killed at step {steps // 2}, resumed, {repeated} steps trained again; the "
-            f"batches, losses and weights of all {equal} steps equal those of the unbroken run bit "
-            "for bit."
+            f"{name}: killed at step {steps // 2}, resumed, {repeated} steps repeated; batches, "
+            f"losses and weights of all {equal} steps equal the uninterrupted run bit for bit."
         )
     print(*results, f"Pictures: {output / 'kinematic.png'}, {output / 'measured.png'}", sep="\n")
 

@@ -1,9 +1,9 @@
-"""A flow field measured from a real experiment, as files that synthpix reads.
+"""Measure a flow field in a real experiment and save it as files that synthpix reads.
 
     python examples/measured.py FOLDER
 
-The experiment is the image pair exp1_001 that the package openpiv brings along. Its flow field is
-cut into overlapping squares of 96 px, saved as flow_<t>.npy.
+The experiment is the image pair exp1_001 that the package openpiv contains. Its flow field is cut
+into overlapping squares of 96 px, which are saved as flow_<t>.npy.
 """
 
 import sys
@@ -19,7 +19,7 @@ PAIR = ("exp1_001_a.bmp", "exp1_001_b.bmp")
 
 
 def measure() -> np.ndarray:
-    """The displacement in pixels at every pixel: (H, W, 2), to the right and down."""
+    """Measure the displacement in pixels at every pixel: (H, W, 2), to the right and down."""
     folder = Path(openpiv.__file__).parent / "data" / "test1"
     first, second = (tools.imread(folder / name).astype(np.int32) for name in PAIR)
     right, down, ratio = pyprocess.extended_search_area_piv(
@@ -40,7 +40,7 @@ def measure() -> np.ndarray:
 
 
 def save(folder: Path) -> int:
-    """Write the squares of the measured flow field; the number of files."""
+    """Save the squares of the measured flow field and return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     field = measure()
     height, width, _ = field.shape

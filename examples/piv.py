@@ -1,4 +1,4 @@
-"""What the training examples share: small data, a small network, and a journal to compare runs."""
+"""Provide what the training examples share: small data, a small network, a journal of each run."""
 
 from __future__ import annotations
 
@@ -10,54 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
 
 from synthpix_torch import Batch, SynthPixDataset
 
-CONFIG: dict[str, Any] = {
-    "scheduler_class": "kinematic",
-    "batch_size": 4,
-    "flow_fields_per_batch": 2,
-    "batches_per_flow_batch": 3,
-    "num_examples": 64,
-    "image_shape": (32, 32),
-    "flow_field_size": (40.0, 40.0),
-    "img_offset": (4.0, 4.0),
-    "resolution": 1.0,
-    "velocities_per_pixel": 1.0,
-    "seed": 0,
-    "max_speed_x": 2.0,
-    "max_speed_y": 2.0,
-    "min_speed_x": -2.0,
-    "min_speed_y": -2.0,
-    "output_units": "pixels",
-    "dt": 1.0,
-    "seeding_density_range": (0.05, 0.06),
-    "p_hide_img1": 0.01,
-    "p_hide_img2": 0.01,
-    "diameter_ranges": [(1.0, 2.0)],
-    "diameter_var": 0.1,
-    "intensity_ranges": [(100, 200)],
-    "intensity_var": 1.0,
-    "rho_ranges": [(-0.2, 0.2)],
-    "rho_var": 0.01,
-    "noise_uniform": 2.0,
-    "noise_gaussian_mean": 0.0,
-    "noise_gaussian_std": 1.0,
-    "randomize": True,
-    "loop": True,
-    "filter_sigma_range": (2.0, 4.0),
-    "scale_factor_range": (0.0, 2.0),
-    "num_threads": 2,
-}
+CONFIG: dict[str, Any] = YAML(typ="safe").load(Path(__file__).with_name("small.yaml"))
 
 
 def arguments(default_folder: str) -> argparse.Namespace:
-    """The options of every example."""
+    """Parse the options of every example."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--steps", type=int, default=200, help="training steps in all")
     parser.add_argument("--save-every", type=int, default=10, help="steps between checkpoints")
-    parser.add_argument("--config", type=Path, help="a YAML file in place of the small data here")
+    parser.add_argument("--config", type=Path, help="a YAML file; default: small.yaml")
     parser.add_argument("--streams", type=int, default=1, help="see SynthPixDataset")
     parser.add_argument("--folder", type=Path, default=Path("runs") / default_folder)
     options = parser.parse_args()
@@ -68,12 +34,12 @@ def arguments(default_folder: str) -> argparse.Namespace:
 
 
 def data(options: argparse.Namespace) -> SynthPixDataset:
-    """The training data."""
+    """Open the training data."""
     return SynthPixDataset(options.config or CONFIG, scale_images=True, streams=options.streams)
 
 
 class Net(torch.nn.Sequential):
-    """Three convolutions from an image pair to a flow field."""
+    """Map an image pair to a flow field by three convolutions."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -86,7 +52,7 @@ class Net(torch.nn.Sequential):
 
 
 def model() -> tuple[Net, torch.optim.Optimizer]:
-    """A network and its optimizer, the same in every run."""
+    """Create a network and its optimizer, the same in every run."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
@@ -95,18 +61,18 @@ def model() -> tuple[Net, torch.optim.Optimizer]:
 
 
 def end_point_error(found: torch.Tensor, flow_fields: torch.Tensor) -> torch.Tensor:
-    """Mean distance between two flow fields in pixels."""
+    """Return the mean distance between two flow fields in pixels."""
     return (found - flow_fields).square().sum(1).add(1e-6).sqrt().mean()
 
 
 class Journal:
-    """One line per step and rank: the batch, its bits, the loss and the weights after the step."""
+    """Write one line per step: the batch, its digest, the loss, and the weights after the step."""
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
         self._path = folder / f"journal-{rank}.txt"
 
     def note(self, step: int, batch: Batch, loss: torch.Tensor, net: torch.nn.Module) -> None:
-        """Write the line of a step to disk."""
+        """Append the line of a step."""
         bits = _digest(batch.images, batch.flow_fields)
         weights = _digest(*net.state_dict().values())
         with self._path.open("a") as file:
@@ -121,12 +87,12 @@ def _digest(*tensors: torch.Tensor) -> str:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file or a folder so that it is there as a whole or not at all."""
+    """Write a file or a folder atomically."""
     unfinished = path.with_name(f"unfinished-{path.name}-{os.getpid()}")
     write(unfinished)
     os.replace(unfinished, path)
 
 
 def last(folder: Path) -> Path:
-    """The checkpoint with the largest number in a folder."""
+    """Return the checkpoint with the largest number in a folder."""
     return max(folder.glob("step-*"), key=lambda path: int(path.stem.removeprefix("step-")))

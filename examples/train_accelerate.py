@@ -1,9 +1,10 @@
-"""accelerate, on one process or several, prepared without the data.
+"""Train with accelerate, on one process or several; the dataset is not prepared.
 
 python examples/train_accelerate.py [--resume]
 accelerate launch --multi_gpu --num_processes 2 examples/train_accelerate.py [--resume]
 
-On CPUs too: with --cpu accelerate's launcher starts one process, whatever --num_processes says.
+Use --multi_gpu on CPUs, too: with --cpu accelerate's launcher starts one process, whatever
+--num_processes says.
 """
 
 import piv
@@ -11,28 +12,28 @@ from accelerate import Accelerator
 
 
 class Progress:
-    """The number of steps done, saved with everything else."""
+    """Count the training steps; saved with the other states."""
 
     step = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The number of steps."""
+        """Return the number of steps."""
         return {"step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore the number of steps."""
         self.step = state_dict["step"]
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("accelerate")
     accelerator = Accelerator(cpu=True)
     net, optimizer = accelerator.prepare(*piv.model())
     journal = piv.Journal(options.folder, accelerator.process_index)
     progress = Progress()
     with piv.data(options) as dataset:
-        # Not prepared: accelerate would read ahead and share out what is shared out already.
+        # Not prepared: accelerate would prefetch, and distribute the batches a second time.
         accelerator.register_for_checkpointing(dataset, progress)
         if options.resume:
             accelerator.load_state(str(piv.last(options.folder)))

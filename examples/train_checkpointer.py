@@ -1,4 +1,4 @@
-"""A training that survives anything: python examples/train_checkpointer.py [--resume]."""
+"""Save all objects of a run as atomic steps: python examples/train_checkpointer.py [--resume]."""
 
 import piv
 
@@ -6,7 +6,7 @@ from synthpix_torch import Checkpointer, RandomState
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("checkpointer")
     net, optimizer = piv.model()
     journal = piv.Journal(options.folder)
@@ -23,7 +23,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             journal.note(step, batch, loss, net)
-            # Without --resume a training begins anew, over the steps of the one before.
+            # Without --resume the training starts again and replaces the steps of the last one.
             checkpoints.save(step, overwrite=not options.resume)
             if step >= options.steps:
                 break

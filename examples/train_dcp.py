@@ -1,4 +1,4 @@
-"""torch.distributed.checkpoint takes the dataset as it is (Stateful), on any number of ranks.
+"""Save the dataset (a Stateful) with torch.distributed.checkpoint, on any number of ranks.
 
 python examples/train_dcp.py [--resume]
 torchrun --nproc-per-node 2 examples/train_dcp.py [--resume]
@@ -16,19 +16,19 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 
 class Model:
-    """Network and optimizer as torch.distributed.checkpoint wants them (FSDP as well)."""
+    """Combine network and optimizer as torch.distributed.checkpoint requires (FSDP as well)."""
 
     def __init__(self, net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.net = net
         self.optimizer = optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """Both states under names that do not depend on how they are spread over ranks."""
+        """Return both states under names that do not depend on the distribution over ranks."""
         net, optimizer = get_state_dict(self.net, self.optimizer)
         return {"net": net, "optimizer": optimizer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take both over."""
+        """Restore both states."""
         set_state_dict(
             self.net,
             self.optimizer,
@@ -38,7 +38,7 @@ class Model:
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("dcp")
     several = "WORLD_SIZE" in os.environ
     if several:

@@ -1,10 +1,10 @@
-r"""DistributedDataParallel under torchrun, on any number of ranks, killed and resumed at will.
+r"""Train with DistributedDataParallel under torchrun, on any number of ranks.
 
     torchrun --nproc-per-node 4 examples/train_ddp.py
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nproc-per-node 2 --max-restarts 3 \
         examples/train_ddp.py --resume
 
-With GPUs use the backend nccl; each process takes the GPU of its LOCAL_RANK for torch and JAX.
+With GPUs use the backend nccl; torch and JAX of each process use the GPU of its LOCAL_RANK.
 """
 
 import os
@@ -17,14 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("ddp")
     dist.init_process_group("gloo")
     net, optimizer = piv.model()
     trained = DistributedDataParallel(net)
     journal = piv.Journal(options.folder, dist.get_rank())
     path = options.folder / "last.pt"
-    # A process that torchrun has started again goes on as well.
+    # Processes that torchrun restarts resume as well.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     step = 0
     with piv.data(options) as dataset:
@@ -41,7 +41,7 @@ def main() -> None:
             optimizer.step()
             step += 1
             journal.note(step, batch, loss, net)
-            # The state is the same on every rank, so that of one is enough.
+            # The state is the same on every rank: rank 0 saves it.
             if step % options.save_every == 0 and dist.get_rank() == 0:
                 checkpoint = {
                     "net": net.state_dict(),

@@ -1,4 +1,4 @@
-"""Lightning Fabric saves the dataset by name, on one process or several (DDP).
+"""Save the dataset with Lightning Fabric, on one process or several (DDP).
 
 python examples/train_fabric.py [--resume]
 torchrun --nproc-per-node 2 examples/train_fabric.py [--resume]
@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("fabric")
     fabric = Fabric(accelerator="cpu", devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     fabric.launch()

@@ -1,4 +1,4 @@
-"""Lightning with a callback and a data module, on one process or several (DDP).
+"""Train with Lightning, a callback and a data module, on one process or several (DDP).
 
 python examples/train_lightning.py [--resume]
 torchrun --nproc-per-node 2 examples/train_lightning.py [--resume]
@@ -19,14 +19,14 @@ from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
 
 
 class Module(pl.LightningModule):
-    """The network and how it is trained."""
+    """Train the network on the end-point error."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net, self.optimizer = piv.model()
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        """The end-point error."""
+        """Return the end-point error."""
         return piv.end_point_error(self.net(batch.images), batch.flow_fields)
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -35,12 +35,12 @@ class Module(pl.LightningModule):
         self.log("val_error", error, prog_bar=True, batch_size=len(batch.images))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Return Adam."""
         return self.optimizer
 
 
 class Note(pl.Callback):
-    """Writes the journal, before a checkpoint is saved, which a module's own hook would follow."""
+    """Write the journal before a checkpoint is saved; a hook of the module would run after it."""
 
     def __init__(self, journal: piv.Journal) -> None:
         self.journal = journal
@@ -48,18 +48,18 @@ class Note(pl.Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Note what was trained on."""
+        """Write the line of this step."""
         self.journal.note(trainer.global_step, batch, outputs["loss"], pl_module.net)
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("lightning")
     config = options.config or piv.CONFIG
     data = SynthPixDataModule(
         config,
         val=config if options.config else {**config, "seed": 1},
-        # As many for each of 2, 3, 4 or 6 ranks.
+        # Divisible by 2, 3, 4 and 6 ranks.
         val_batches=12,
         streams=options.streams,
         scale_images=True,

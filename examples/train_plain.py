@@ -1,4 +1,4 @@
-"""A plain training loop that goes on exactly: python examples/train_plain.py [--resume]."""
+"""Resume a plain training loop exactly: python examples/train_plain.py [--resume]."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("plain")
     net, optimizer = piv.model()
     journal = piv.Journal(options.folder)

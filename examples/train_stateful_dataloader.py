@@ -1,4 +1,4 @@
-"""torchdata's StatefulDataLoader carries the state: train_stateful_dataloader.py [--resume]."""
+"""Save the state with torchdata's StatefulDataLoader: train_stateful_dataloader.py [--resume]."""
 
 from functools import partial
 
@@ -8,14 +8,14 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("stateful_dataloader")
     net, optimizer = piv.model()
     journal = piv.Journal(options.folder)
     path = options.folder / "last.pt"
     step = 0
     with piv.data(options) as dataset:
-        # The batches are whole (batch_size=None) and made by this process (no workers).
+        # The dataset yields complete batches (batch_size=None) and refuses workers.
         loader = StatefulDataLoader(dataset, batch_size=None)
         if options.resume:
             checkpoint = torch.load(path, weights_only=True)

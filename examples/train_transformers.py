@@ -1,9 +1,10 @@
-"""transformers' Trainer, which has no state of its own for data.
+"""Train with transformers' Trainer, which does not save the state of the data.
 
 python examples/train_transformers.py [--resume]
 torchrun --nproc-per-node 2 examples/train_transformers.py [--resume]
 
-The state is saved beside each checkpoint; `ignore_data_skip` keeps the Trainer from skipping too.
+A callback saves the state in each checkpoint; `ignore_data_skip` stops the Trainer from skipping
+batches as well.
 """
 
 import json
@@ -22,14 +23,14 @@ STATE = "synthpix.json"
 
 
 class PivTrainer(Trainer):
-    """A Trainer that takes its batches from a dataset as they are."""
+    """Take complete batches from a dataset."""
 
     def __init__(self, dataset: SynthPixDataset, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.dataset = dataset
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Not prepared by accelerate, which would read ahead."""
+        """Return a loader that accelerate does not prepare: it would prefetch."""
         return DataLoader(
             self.dataset, batch_size=None, collate_fn=lambda batch: {"batch": [batch]}
         )
@@ -38,20 +39,20 @@ class PivTrainer(Trainer):
         return inputs
 
     def compute_loss(self, model: torch.nn.Module, inputs: Any, *rest: Any, **more: Any) -> Any:
-        """The end-point error."""
+        """Return the end-point error."""
         [self.batch] = inputs["batch"]
         self.loss = piv.end_point_error(model(self.batch.images), self.batch.flow_fields)
         return self.loss
 
 
 class SaveData(TrainerCallback):
-    """Saves the dataset's state with each checkpoint, last of all."""
+    """Save the state of the dataset as the last file of each checkpoint."""
 
     def __init__(self, dataset: SynthPixDataset) -> None:
         self.dataset = dataset
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Called when the checkpoint is complete."""
+        """Save the state when the rest of the checkpoint is complete."""
         if not args.should_save:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -60,20 +61,20 @@ class SaveData(TrainerCallback):
 
 
 class Note(TrainerCallback):
-    """Writes the journal."""
+    """Write the journal."""
 
     def __init__(self, journal: piv.Journal) -> None:
         self.journal = journal
         self.trainer: Any = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **rest: Any) -> None:
-        """Note what was trained on."""
+        """Write the line of this step."""
         batch: Batch = self.trainer.batch
         self.journal.note(state.global_step, batch, self.trainer.loss, model)
 
 
 def main() -> None:
-    """Train."""
+    """Train and save checkpoints; with --resume, continue from the last one."""
     options = piv.arguments("transformers")
     net, optimizer = piv.model()
     note = Note(piv.Journal(options.folder, int(os.environ.get("RANK", "0"))))
@@ -99,7 +100,7 @@ def main() -> None:
         )
         checkpoint = None
         if options.resume:
-            # A kill may have left a checkpoint without its last file.
+            # A killed run may have left a checkpoint without its last file.
             complete = options.folder.glob(f"checkpoint-*/{STATE}")
             state = max(complete, key=lambda path: int(path.parent.name.partition("-")[2]))
             dataset.load_state_dict(json.loads(state.read_text()))

@@ -5,13 +5,14 @@ from synthpix_torch.checkpoint import (
     Checkpointer,
     CheckpointError,
     RandomState,
-    checkpoint_args,
     save_checkpoint,
 )
+from synthpix_torch.config.plausibility import PhysicsWarning
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.integrations.orbax import OrbaxStateful, checkpoint_args, restored_state
 from synthpix_torch.stream.passes import Window
-from synthpix_torch.stream.state import StateMismatchError, restored_state
+from synthpix_torch.stream.state import StateMismatchError
 
 __all__ = [
     "Batch",
@@ -19,6 +20,8 @@ __all__ = [
     "Checkpointer",
     "FlowFieldSource",
     "ImageParameters",
+    "OrbaxStateful",
+    "PhysicsWarning",
     "RandomState",
     "StateMismatchError",
     "SynthPixBatch",

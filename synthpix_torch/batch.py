@@ -12,7 +12,7 @@ from synthpix_torch.render.step import Rendered
 
 
 class ImageParameters(NamedTuple):
-    """What synthpix drew for each image pair.
+    """Parameters drawn for each image pair.
 
     Attributes:
         seeding_densities: Particles per pixel.
@@ -28,7 +28,7 @@ class ImageParameters(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of image pairs with their flow fields, on the dataset's device, for n pairs.
+    """n image pairs with their flow fields, on the device of the dataset.
 
     Every tensor may be written to: no other batch shares its memory.
 
@@ -36,15 +36,15 @@ class Batch(NamedTuple):
         images: The pairs as channels, grey levels from 0 to 255 (or 0 to 1 with `scale_images`).
         flow_fields: The displacement from the first image to the second in pixels, or the velocity
             in the configured unit; channel 0 to the right, channel 1 down.
-        mask: False where finite data or episodes left a slot empty: images and flow fields are
-            zero there.
-        epoch: How often the data had been used up before each record.
+        mask: False in empty slots at the end of finite data or of an episode; images and flow
+            fields are zero there.
+        epoch: How often each record was used before in the stream.
         seeds: The random bits of each record (32 bits, shown as int32).
         keys: The key of each pair in JAX's random numbers.
-        params: What synthpix drew for each pair; None for real images.
+        params: Parameters drawn for each pair; None for recorded images.
         done: True on the last step of an episode; None without episodes.
-        files: Where each flow field comes from, "" in empty slots. A DataLoader makes a list of it.
-        number: The place of this batch in the stream: `dataset.batch_at(number)` gives it again.
+        files: The file of each flow field, "" in empty slots. A DataLoader makes a list of it.
+        number: The number of this batch: `dataset.batch_at(number)` makes it again.
     """
 
     images: Float[torch.Tensor, "n 2 h w"]
@@ -99,23 +99,23 @@ class SynthPixBatch(NamedTuple):
     number: int
 
 
-# To a type checker every batch has torch's layout: who asks for the other knows that it comes.
+# To a type checker every batch has torch's layout; layout="synthpix" is chosen explicitly.
 if TYPE_CHECKING:
     AnyBatch: TypeAlias = Batch
 else:
     AnyBatch = Batch | SynthPixBatch
 
 
-def hand_out(
+def to_batch(
     rendered: Rendered, *, files: tuple[str, ...], number: int, bridge: Bridge
 ) -> AnyBatch:
     """Wrap the arrays of one batch as tensors that share their memory.
 
     Args:
-        rendered: The arrays; used by nothing else from now on.
-        files: Where each record comes from.
-        number: The place of the batch in the stream.
-        bridge: Keeps the memory until torch is done with it.
+        rendered: The arrays; nothing else uses them afterwards.
+        files: The file of each record.
+        number: The number of the batch.
+        bridge: Keeps the memory until torch has finished with it.
 
     Returns:
         A `Batch`, or a `SynthPixBatch` if `rendered` has synthpix's layout.

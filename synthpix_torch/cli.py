@@ -10,13 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from synthpix_torch.checkpoint import synthpix_step
 from synthpix_torch.checkpoint.folder import CheckpointError, Folder
-from synthpix_torch.checkpoint.step import find_fault, is_ours, read_about
+from synthpix_torch.checkpoint.load import is_synthpix_step
+from synthpix_torch.checkpoint.step import find_fault, is_ours, read_manifest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if all is well, 1 if a step is damaged, 2 if there is no folder."""
+    """Run the command and return its exit status: 1 if a step is corrupt, else 0.
+
+    Raises:
+        SystemExit: With status 2 if there is no such folder, or it cannot be read.
+    """
     parser = argparse.ArgumentParser(prog="synthpix-torch")
     commands = parser.add_subparsers(required=True)
     inspect = commands.add_parser("inspect", help="list the steps of a folder, reading every byte")
@@ -30,44 +34,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CheckpointError as error:
         parser.error(str(error))
     print(json.dumps(found, indent=2) if options.json else _table(found))
-    return int(any(step["damage"] for step in found))
+    return int(any(step["corrupt"] for step in found))
 
 
 def _describe_all(path: Path) -> list[dict[str, Any]]:
     folder = Folder(path)
     found = []
-    for number, place in sorted(folder.places().items()):
-        # Its writer may move or delete a step while it is looked at.
+    for number, location in sorted(folder.locations().items()):
+        # A writer may delete or move the step in the meantime.
         with suppress(FileNotFoundError):
             step = describe_step(path, number)
-            moved = step["damage"] and folder.places().get(number) != place
+            moved = step["corrupt"] and folder.locations().get(number) != location
             found.append(describe_step(path, number) if moved else step)
     return found
 
 
 def describe_step(folder: Path, number: int) -> dict[str, Any]:
-    """One step: its number, age in seconds, size in bytes, what it holds and what is wrong."""
+    """Describe a step: number, age in seconds, size in bytes, contents, and why it is corrupt.
+
+    Raises:
+        FileNotFoundError: There is no such step.
+    """
     path = Folder(folder).step(number)
-    about, damage, ours = None, None, True
+    manifest, corrupt, ours = None, None, True
     try:
         ours = is_ours(path)
         if ours:
-            about = read_about(path)
-            damage = find_fault(path)
+            manifest = read_manifest(path)
+            corrupt = find_fault(path)
     except (ValueError, OSError) as error:
-        damage = str(error)
+        corrupt = str(error)
     if ours:
-        writer = f"synthpix_torch {about.version}" if about else "synthpix_torch"
+        writer = f"synthpix_torch {manifest.version}" if manifest else "synthpix_torch"
     else:
-        writer = "synthpix" if synthpix_step.is_one(path) else "another program"
+        writer = "synthpix" if is_synthpix_step(path) else "another program"
     return {
         "step": number,
         "age": round(max(0.0, time.time() - path.stat().st_mtime), 1),
         "size": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        "objects": about.objects if about else {},
-        "datasets": about.datasets if about else {},
+        "objects": manifest.objects if manifest else {},
+        "datasets": manifest.datasets if manifest else {},
         "written_by": writer,
-        "damage": damage,
+        "corrupt": corrupt,
     }
 
 
@@ -76,8 +84,8 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
     for step in found:
         datasets = step["datasets"].items()
         position = ", ".join(
-            f"{name}: batch {about['position']}, epoch {about['epochs']:.2f}"
-            for name, about in datasets
+            f"{name}: batch {dataset['position']}, epoch {dataset['epochs']:.2f}"
+            for name, dataset in datasets
         )
         rows.append(
             (
@@ -85,9 +93,9 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
                 _age(step["age"]),
                 _size(step["size"]),
                 position or "-",
-                ", ".join(about["fingerprint"] for _, about in datasets) or "-",
+                ", ".join(dataset["fingerprint"] for _, dataset in datasets) or "-",
                 ", ".join(step["objects"]) or f"by {step['written_by']}",
-                f"DAMAGED: {step['damage']}" if step["damage"] else "",
+                f"CORRUPT: {step['corrupt']}" if step["corrupt"] else "",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Exact resume under Lightning, see `synthpix_torch.integrations.lightning`."""
+"""Resume exactly under Lightning; see `synthpix_torch.integrations.lightning`."""
 
 from synthpix_torch.integrations.lightning import ResumeCallback, SynthPixDataModule
 

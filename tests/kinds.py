@@ -9,47 +9,24 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+from ruamel.yaml import YAML
 
 Config = dict[str, Any]
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL: Config = YAML(typ="safe").load(EXAMPLES / "small.yaml")
 
 
 def base(**changes: Any) -> Config:
     """Kinematic flow fields in images of 16 px; four flow batches an epoch."""
     return {
-        "scheduler_class": "kinematic",
-        "batch_size": 4,
+        **SMALL,
         "flow_fields_per_batch": 4,
         "batches_per_flow_batch": 1,
         "num_examples": 14,
         "image_shape": (16, 16),
         "flow_field_size": (24.0, 24.0),
-        "img_offset": (4.0, 4.0),
-        "resolution": 1.0,
-        "velocities_per_pixel": 1.0,
         "seed": 3,
-        "max_speed_x": 2.0,
-        "max_speed_y": 2.0,
-        "min_speed_x": -2.0,
-        "min_speed_y": -2.0,
-        "output_units": "pixels",
-        "dt": 1.0,
-        "seeding_density_range": (0.05, 0.06),
-        "p_hide_img1": 0.01,
-        "p_hide_img2": 0.01,
-        "diameter_ranges": [(1.0, 2.0)],
-        "diameter_var": 0.1,
-        "intensity_ranges": [(100, 200)],
-        "intensity_var": 1.0,
-        "rho_ranges": [(-0.2, 0.2)],
-        "rho_var": 0.01,
-        "noise_uniform": 2.0,
-        "noise_gaussian_mean": 0.0,
-        "noise_gaussian_std": 1.0,
-        "randomize": True,
-        "loop": True,
-        "filter_sigma_range": (2.0, 4.0),
-        "scale_factor_range": (0.0, 2.0),
-        "num_threads": 2,
         **changes,
     }
 

@@ -1,4 +1,4 @@
-"""Lightning: every way to save a checkpoint, against the run that was never interrupted."""
+"""Resume a Lightning run from every kind of checkpoint; compare it with the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 from counting import CountingDataset
+from exact import check_batches, check_equal
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils.data import DataLoader
@@ -25,14 +26,14 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
 FALSE_ALARMS = (
-    # Tests of one case save into one folder after the other, or not at all.
+    # The runs of one case save into different folders, or not at all.
     "The dirpath has changed",
     "Be aware that when using `ckpt_path`",
     r"`.fit\(ckpt_path=None\)` was called",
     r".fit\(ckpt_path=\"last\"\) is set",
     "You defined a `validation_step`",
     "Using ModelCheckpoint with manual optimization",
-    # Lightning cannot know of the callback, nor that there are no workers.
+    # Lightning does not know that the callback resumes exactly and that workers are not used.
     "You're resuming from a checkpoint that ended before the epoch",
     "Your `IterableDataset` has `__len__`",
     "The '(train|val)_dataloader' does not have many workers",
@@ -44,7 +45,7 @@ FALSE_ALARMS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings of others that mean nothing here."""
+    """Ignore warnings of other libraries that do not apply here."""
     with warnings.catch_warnings():
         for message in FALSE_ALARMS:
             warnings.filterwarnings("ignore", message)
@@ -56,15 +57,15 @@ LOADERS: dict[str, Callable[[Any], Any]] = {
     "StatefulDataLoader": lambda dataset: StatefulDataLoader(dataset, batch_size=None),
     "DataLoader": lambda dataset: DataLoader(dataset, batch_size=None),
 }
-LENGTHS = {"endless": None, "epochs of 5": 5}
+LENGTHS = {"infinite": None, "epochs of 5": 5}
 
 
 class Crash(Exception):
-    """What the training ends with where a case wants it to."""
+    """The error by which a case ends the training."""
 
 
 class Log(NamedTuple):
-    """What a run trained on and what came of it."""
+    """Record the batches of a run and its results."""
 
     seen: list[int]
     losses: list[float]
@@ -73,7 +74,7 @@ class Log(NamedTuple):
 
 
 class Module(pl.LightningModule):
-    """One weight whose value depends on every batch and on their order."""
+    """Train one weight whose value depends on every batch and on their order."""
 
     def __init__(
         self, *, crash_at: int | None = None, stepping: bool = False, manual: bool = False
@@ -112,7 +113,7 @@ class Module(pl.LightningModule):
 
 
 class Keep(OnExceptionCheckpoint):
-    """Lightning deletes the checkpoint of an exception when a later run ends well."""
+    """Keep the checkpoint of an exception, which Lightning deletes when a later run succeeds."""
 
     def teardown(self, *arguments: Any, **keywords: Any) -> None: ...
 
@@ -129,7 +130,7 @@ def fit(
     validate: bool = False,
     **arguments: Any,
 ) -> Log:
-    """One run of a Trainer that saves as `callbacks` say."""
+    """Run a Trainer once; `callbacks` save the checkpoints."""
     model = Module(**(module or {}))
     dataset = CountingDataset(epoch_length=length)
     trainer = pl.Trainer(
@@ -150,7 +151,7 @@ def fit(
 
 
 def every_step(folder: Path, **when: Any) -> ModelCheckpoint:
-    """Saves into `folder` as Lightning's {step}.ckpt."""
+    """Save each step into `folder` as step=N.ckpt."""
     return ModelCheckpoint(
         folder,
         filename="{step}",
@@ -160,15 +161,19 @@ def every_step(folder: Path, **when: Any) -> ModelCheckpoint:
     )
 
 
-def rest(whole: Log, part: Log) -> bool:
-    """Whether a resumed run is the end of the whole one, bit for bit."""
-    count = len(part.seen)
-    same = part.seen == whole.seen[-count:] and part.losses == whole.losses[-count:]
-    return same and count > 0 and part.weight == whole.weight
+def check_rest(whole: Log, part: Log, done: int, where: str) -> None:
+    """Check that a run resumed after `done` batches equals the rest of the whole run bit for bit.
+
+    Raises:
+        NotExact: Batches, losses or the weight differ.
+    """
+    check_batches(part.seen, whole.seen[done:], where)
+    check_equal(part.losses, whole.losses[done:], f"{where}, losses")
+    check_equal(part.weight, whole.weight, f"{where}, weight")
 
 
 class Way(NamedTuple):
-    """How the checkpoints of a case are made, and from which of them it goes on."""
+    """Describe how a case saves checkpoints and from which steps it resumes."""
 
     name: str
     arguments: dict[str, Any]
@@ -232,8 +237,8 @@ WAYS = (
 )
 
 
-def resumed(way: Way, loader: str, length: int | None, folder: Path) -> bool:
-    """Whether the run goes on exactly from each of the checkpoints of one uninterrupted run."""
+def resumed(way: Way, loader: str, length: int | None, folder: Path) -> None:
+    """Resume from several checkpoints of one uninterrupted run."""
     validate = "validation" in way.name
 
     def run(name: str, ckpt: Path | None = None) -> Log:
@@ -252,31 +257,32 @@ def resumed(way: Way, loader: str, length: int | None, folder: Path) -> bool:
     for step in way.steps:
         part = run(f"part{step}", folder / "whole" / f"step={step}.ckpt")
         done = _batches(step, way.arguments.get("accumulate_grad_batches", 1), length)
-        exact = rest(whole, part) and len(part.seen) == len(whole.seen) - done
-        # Lightning starts validation over at its first batch.
-        if not exact or any(pass_ != whole.validated[0] for pass_ in part.validated):
-            return False
-    return True
+        where = f"resumed from step={step}.ckpt"
+        check_rest(whole, part, done, where)
+        # Lightning restarts validation at its first batch.
+        for validation in part.validated:
+            check_batches(validation, whole.validated[0], f"{where}, validation")
 
 
 def _batches(steps: int, accumulated: int, length: int | None) -> int:
-    """Batches that a number of steps takes; the last step of an epoch takes what is left."""
+    """Count the batches of `steps` steps; the last step of an epoch takes the remaining ones."""
     if length is None:
         return steps * accumulated
     epochs, steps = divmod(steps, -(-length // accumulated))
     return epochs * length + steps * accumulated
 
 
-def crashed(loader: str, length: int | None, folder: Path) -> bool:
-    """Goes on from the checkpoint that an exception in the training step left."""
+def crashed(loader: str, length: int | None, folder: Path) -> None:
+    """Resume from the checkpoint that is saved when the training step raises."""
     whole = fit(folder, loader, length, enable_checkpointing=False)
     first = fit(folder, loader, length, module={"crash_at": 8}, callbacks=(Keep(folder),))
     second = fit(folder, loader, length, ckpt=folder / "on_exception.ckpt")
-    return first.seen == list(range(8)) and len(second.seen) == 4 and rest(whole, second)
+    check_batches(first.seen, range(8), "before the exception")
+    check_rest(whole, second, 8, "resumed from on_exception.ckpt")
 
 
-def chained(loader: str, length: int | None, folder: Path) -> bool:
-    """Interrupted three times."""
+def chained(loader: str, length: int | None, folder: Path) -> None:
+    """Interrupt and resume three times."""
     whole = fit(folder, loader, length, enable_checkpointing=False)
     seen: list[int] = []
     ckpt = None
@@ -291,11 +297,12 @@ def chained(loader: str, length: int | None, folder: Path) -> bool:
         )
         seen += part.seen
         ckpt = folder / str(stop) / f"step={stop}.ckpt"
-    return seen == whole.seen and part.weight == whole.weight
+    check_batches(seen, whole.seen, "interrupted after 2, 3 and 7 steps")
+    check_equal(part.weight, whole.weight, "interrupted after 2, 3 and 7 steps, weight")
 
 
-def asynchronous(loader: str, length: int | None, folder: Path) -> bool:
-    """Checkpoints are written in the background while the training goes on."""
+def asynchronous(loader: str, length: int | None, folder: Path) -> None:
+    """Resume from a checkpoint that was written in the background during training."""
     whole = fit(
         folder,
         loader,
@@ -305,11 +312,11 @@ def asynchronous(loader: str, length: int | None, folder: Path) -> bool:
     )
     ckpt = folder / "whole" / "step=4.ckpt"
     part = fit(folder, loader, length, ckpt=ckpt)
-    return len(part.seen) == 8 and rest(whole, part)
+    check_rest(whole, part, 4, "resumed from step=4.ckpt")
 
 
-def cases() -> Iterator[tuple[str, Callable[[Path], bool]]]:
-    """All cases by name."""
+def cases() -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """Yield the name and the check of every case."""
     for loader in LOADERS:
         for size, length in LENGTHS.items():
             for way in WAYS:

@@ -1,4 +1,4 @@
-"""All trainers and cases as a table: python tests/matrix.py > docs/trainer-matrix.md."""
+"""Check trainers and print the table: python tests/matrix.py > docs/trainer-matrix.md."""
 
 from __future__ import annotations
 
@@ -13,44 +13,60 @@ from typing import Any, NamedTuple
 import lightning_cases
 import torch
 from counting import CountingDataset
+from exact import NotExact, check_batches
 from torch.utils.data import DataLoader
 
 EXACT, WARNED, REFUSED = "exact", "not exact, warned", "refused"
-# The way out that each refusal of ours names.
+# What the error of each refusal tells the user to do.
 WAYS_OUT = ("num_workers=0", "do not prepare the loader", "set ignore_data_skip=True")
 
 
 class Case(NamedTuple):
-    """One line of the table."""
+    """One line of the table; `check` raises `NotExact` if a batch is lost or repeated."""
 
     trainer: str
     name: str
     expected: str
-    check: Callable[[Path], bool]
+    check: Callable[[Path], None]
 
 
-def outcome(case: Case, folder: Path) -> str:
-    """What the case comes to."""
+class Outcome(NamedTuple):
+    """The result as in the table, and the first difference if the case is not exact."""
+
+    result: str
+    difference: str = ""
+
+
+def outcome(case: Case, folder: Path) -> Outcome:
+    """Run a case and classify it by exactness, warnings and refusals."""
+    difference = ""
     with lightning_cases.quiet(), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", module=".*")
         try:
-            exact = case.check(folder)
+            case.check(folder)
+        except NotExact as error:
+            difference = str(error)
         except (RuntimeError, TypeError, ValueError) as error:
-            return REFUSED if any(words in str(error) for words in WAYS_OUT) else repr(error)
-    ours = [
-        w for w in caught if "lost or repeated" in str(w.message) or "lacks it" in str(w.message)
-    ]
-    if exact:
-        return EXACT if not ours else "exact, but warned"
-    return WARNED if ours else "LOST SILENTLY"
+            refused = any(words in str(error) for words in WAYS_OUT)
+            return Outcome(REFUSED) if refused else Outcome("failed", repr(error))
+    messages = [str(warning.message) for warning in caught]
+    warned = any("lost or repeated" in text or "skips that batch" in text for text in messages)
+    if difference:
+        return Outcome(WARNED if warned else "LOST SILENTLY", difference)
+    return Outcome("exact, but warned" if warned else EXACT)
 
 
 def _numbers(loader: Any, count: int) -> list[int]:
     return [batch.number for batch in islice(loader, count)]
 
 
-def _goes_on(save: Callable[[Any], Any], loader_of: Callable[[Any], Any], load: Any) -> bool:
-    """Batches, a save, a fresh dataset, a load, and the next batches, in and across epochs."""
+def _check_resume(
+    save: Callable[[Any], Any], loader_of: Callable[[Any], Any], load: Callable[[Any, Any], Any]
+) -> None:
+    """Save after some batches, load into a new dataset and compare the next batches.
+
+    The checkpoint lies within an epoch, at the end of one, and in the second one.
+    """
     for length, taken in ((None, 3), (5, 3), (5, 5), (5, 8)):
         dataset = CountingDataset(epoch_length=length)
         loader = loader_of(dataset)
@@ -70,33 +86,32 @@ def _goes_on(save: Callable[[Any], Any], loader_of: Callable[[Any], Any], load: 
                 seen.append(batch.number)
                 if len(seen) == taken + 7:
                     break
-        if seen[: taken + 7] != list(range(taken + 7)):
-            return False
-    return True
+        where = f"epoch_length={length}, saved after {taken} batches"
+        check_batches(seen, range(taken + 7), where)
 
 
-def _plain(wrap: Callable[[Any], Any]) -> Callable[[Path], bool]:
-    return lambda folder: _goes_on(
+def _plain(wrap: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda folder: _check_resume(
         lambda pair: pair[0].state_dict(), wrap, lambda pair, state: pair[0].load_state_dict(state)
     )
 
 
-def _stateful(folder: Path) -> bool:
+def _stateful(folder: Path) -> None:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     def make(dataset: Any) -> Any:
         return StatefulDataLoader(dataset, batch_size=None)
 
-    # A loader that is asked on its last batch has its own idea of the end of a pass.
-    return _goes_on(
+    # If its state is saved at the last batch of a pass, the loader decides where the pass ends.
+    _check_resume(
         lambda pair: pair[1].state_dict(), make, lambda pair, state: pair[1].load_state_dict(state)
     )
 
 
-def _fabric(setup: bool) -> Callable[[Path], bool]:
+def _fabric(setup: bool) -> Callable[[Path], None]:
     from lightning.fabric import Fabric
 
-    def check(folder: Path) -> bool:
+    def check(folder: Path) -> None:
         fabric = Fabric(accelerator="cpu", devices=1)
 
         def wrap(dataset: Any) -> Any:
@@ -108,13 +123,13 @@ def _fabric(setup: bool) -> Callable[[Path], bool]:
             fabric.save(folder / "last.ckpt", {"data": pair[0]})
             return folder / "last.ckpt"
 
-        return _goes_on(save, wrap, lambda pair, path: fabric.load(path, {"data": pair[0]}))
+        _check_resume(save, wrap, lambda pair, path: fabric.load(path, {"data": pair[0]}))
 
     return check
 
 
-def _accelerate(prepared: bool) -> Callable[[Path], bool]:
-    def check(folder: Path) -> bool:
+def _accelerate(prepared: bool) -> Callable[[Path], None]:
+    def check(folder: Path) -> None:
         from accelerate import Accelerator
 
         accelerator = Accelerator(cpu=True)
@@ -130,29 +145,29 @@ def _accelerate(prepared: bool) -> Callable[[Path], bool]:
             accelerator.save_state(str(folder / "state"))
             return str(folder / "state")
 
-        return _goes_on(save, wrap, lambda pair, path: accelerator.load_state(path))
+        _check_resume(save, wrap, lambda pair, path: accelerator.load_state(path))
 
     return check
 
 
-def _skipping(folder: Path) -> bool:
+def _skipping(folder: Path) -> None:
     from accelerate import skip_first_batches
 
     dataset = CountingDataset()
     dataset.seek(3)
     loader = skip_first_batches(DataLoader(dataset, batch_size=None), 3)
-    return _numbers(loader, 3) == [3, 4, 5]
+    check_batches(_numbers(loader, 3), [3, 4, 5], "after seek(3)")
 
 
-def _prepared_on_ranks(folder: Path) -> bool:
+def _prepared_on_ranks(folder: Path) -> None:
     from accelerate import Accelerator
 
     dataset = CountingDataset(rank=0, world_size=2)
     loader = Accelerator(cpu=True).prepare(DataLoader(dataset, batch_size=None))
-    return _numbers(loader, 3) == [0, 2, 4]
+    check_batches(_numbers(loader, 3), [0, 2, 4], "rank 0 of 2")
 
 
-def _dcp(folder: Path) -> bool:
+def _dcp(folder: Path) -> None:
     from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
     from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
@@ -167,23 +182,24 @@ def _dcp(folder: Path) -> bool:
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             dcp_load({"data": pair[0]}, checkpoint_id=path, no_dist=True)
 
-    return _goes_on(save, lambda dataset: dataset, load)
+    _check_resume(save, lambda dataset: dataset, load)
 
 
-def _forgotten(loader: str, length: int | None) -> Callable[[Path], bool]:
-    def check(folder: Path) -> bool:
+def _forgotten(loader: str, length: int | None) -> Callable[[Path], None]:
+    def check(folder: Path) -> None:
         save = lightning_cases.every_step(folder / "whole")
         arguments: dict[str, Any] = {"max_steps": 12, "resume": False}
         whole = lightning_cases.fit(folder, loader, length, callbacks=(save,), **arguments)
         ckpt = folder / "whole" / "step=8.ckpt"
         part = lightning_cases.fit(folder, loader, length, ckpt=ckpt, **arguments)
-        return part.seen == whole.seen[8:]
+        check_batches(part.seen, whole.seen[8:], "resumed from step=8.ckpt")
 
     return check
 
 
-def _workers(folder: Path) -> bool:
-    return _numbers(DataLoader(CountingDataset(), batch_size=None, num_workers=1), 3) == [0, 1, 2]
+def _workers(folder: Path) -> None:
+    loader = DataLoader(CountingDataset(), batch_size=None, num_workers=1)
+    check_batches(_numbers(loader, 3), [0, 1, 2], "one worker")
 
 
 CASES = [
@@ -201,10 +217,15 @@ CASES = [
     Case("accelerate", "the dataset, register_for_checkpointing", EXACT, _accelerate(False)),
     Case("accelerate", "prepare(DataLoader), one process", WARNED, _accelerate(True)),
     Case("accelerate", "prepare(DataLoader), two processes", REFUSED, _prepared_on_ranks),
-    Case("accelerate, transformers", "skipping besides our state", REFUSED, _skipping),
+    Case(
+        "accelerate, transformers",
+        "skip_first_batches in addition to our state",
+        REFUSED,
+        _skipping,
+    ),
     Case("torch.distributed.checkpoint", "the dataset as a Stateful", EXACT, _dcp),
     *(
-        Case("Lightning", f"{loader}, endless, ResumeCallback forgotten", WARNED, check)
+        Case("Lightning", f"{loader}, infinite, ResumeCallback forgotten", WARNED, check)
         for loader in lightning_cases.LOADERS
         for check in [_forgotten(loader, None)]
     ),
@@ -212,17 +233,31 @@ CASES = [
 ]
 
 
+HEAD = """# Which trainers resume exactly
+
+`python tests/matrix.py` prints this table; `tests/test_matrix.py` checks every row.
+
+- *exact*: the resumed run delivers the batches of the uninterrupted run; none is lost or repeated.
+- *not exact, warned*: batches are lost or repeated, and a warning says so before the first batch.
+- *refused*: an error before the first batch says what to do instead.
+
+[trainers.md](trainers.md) has the recipes.
+
+| Trainer | Case | Result |
+|---|---|---|"""
+
+
 def main() -> None:
-    """Print the table; fail if a case is not what it should be."""
-    print("# What goes on exactly\n")
-    print("Made by `python tests/matrix.py`, tested by tests/test_matrix.py.\n")
-    print("| Trainer | Case | Result |\n|---|---|---|")
+    """Print the table; exit with the number of cases whose result is not the expected one."""
+    print(HEAD)
     wrong = 0
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             found = outcome(case, Path(folder))
-        wrong += found != case.expected
-        print(f"| {case.trainer} | {case.name} | {found} |")
+        if found.result != case.expected:
+            wrong += 1
+            print(f"{case.trainer}, {case.name}: {found.difference}", file=sys.stderr)
+        print(f"| {case.trainer} | {case.name} | {found.result} |")
     sys.exit(wrong)
 
 

@@ -1,4 +1,4 @@
-"""One rank of a run that notes what it is given: torchrun tests/ranks.py --folder=F [--steps=N]."""
+"""Record the batches of one rank: torchrun tests/ranks.py --folder=F [--steps=N]."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FINITE = {"loop": False, "num_examples": 13}
 
 
 def open_all() -> dict[int, SynthPixDataset]:
-    """The same data in one stream and in four."""
+    """Open the same data with streams=1 and with streams=4."""
     return {streams: SynthPixDataset(base(**few), streams=streams) for streams in STREAMS}
 
 
 def in_the_middle(position: int, streams: int) -> bool:
-    """Whether the flow batches at a position have been used in part."""
+    """Return whether the flow batches at a position are partly used."""
     return position % (few["batches_per_flow_batch"] * streams) != 0
 
 
@@ -42,7 +42,7 @@ def main() -> None:
         with SynthPixDataset(base(**few, **FINITE)) as dataset:
             numbers = []
             for batch in dataset:
-                # Would wait for ever for a rank that has no batch left.
+                # Waits for ever if another rank has no batch left.
                 dist.all_reduce(torch.zeros(1))
                 numbers.append(batch.number)
             (options.folder / f"finite-{rank}.json").write_text(json.dumps(numbers))

@@ -1,4 +1,4 @@
-"""Runs the training examples in processes of their own, and kills them."""
+"""Run the training examples in their own processes, and kill them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-# Imports are most of a script's time, so they are done once for all, before anything runs.
+# Imports take most of a script's time, so the fork server does them once.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
@@ -36,7 +36,7 @@ _SERVER.set_forkserver_preload(
 
 
 class Line(NamedTuple):
-    """A line of the journal: what a step was trained on and what came of it."""
+    """A line of the journal: the batch of a training step, its loss and the weights after it."""
 
     step: int
     number: int
@@ -46,7 +46,7 @@ class Line(NamedTuple):
 
 
 def journal(folder: Path, rank: int = 0) -> list[Line]:
-    """The complete lines that a run has written so far."""
+    """Return the complete lines that a run has written so far."""
     path = folder / f"journal-{rank}.txt"
     if not path.exists():
         return []
@@ -67,7 +67,7 @@ def _main(script: str, arguments: list[str]) -> None:
 
 @contextmanager
 def running(trainer: str, folder: Path, **options: Any) -> Iterator[Any]:
-    """The process of an example, which is killed at the end if it still runs."""
+    """Start an example; kill it at the end if it still runs."""
     arguments = [f"--folder={folder}"]
     for name, value in options.items():
         option = "--" + name.replace("_", "-")
@@ -91,14 +91,14 @@ def run(trainer: str, folder: Path, **options: Any) -> list[Line]:
 
 
 def run_and_kill(trainer: str, folder: Path, *, after: int, **options: Any) -> list[Line]:
-    """Run an example and kill it, without a warning, once it has done `after` steps."""
+    """Run an example and kill it with SIGKILL after `after` steps."""
     with running(trainer, folder, steps=10**6, **options) as process:
         wait_for(lambda: len(journal(folder)) >= after, process.is_alive)
     return journal(folder)
 
 
 def wait_for(done: Any, alive: Any, seconds: float = 240) -> None:
-    """Wait until something is done by a process that must be alive until then."""
+    """Wait until `done()` is true; fail if the process ends before."""
     deadline = time.monotonic() + seconds
     while not done():
         assert alive(), "the process ended too early"
@@ -119,22 +119,22 @@ def torchrun(
         option = "--" + name.replace("_", "-")
         if value is not False:
             command.append(option if value is True else f"{option}={value}")
-    # Else workers that are started again may read addresses of those that died: torch 2.13 keeps
-    # its store over restarts.
+    # Without it restarted workers may read addresses of dead ones: torch 2.13 keeps its store over
+    # restarts.
     own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     environment = {**os.environ, **own_store, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment)
 
 
 def suspend(process: subprocess.Popen[bytes], *, rank: int) -> None:
-    """Stop one rank, and so in the end all, which wait for it."""
+    """Suspend one rank; the others then wait for it."""
     for one in psutil.Process(process.pid).children(recursive=True):
         if one.environ().get("RANK") == str(rank):
             one.suspend()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill torchrun and all of its processes, which it starts in sessions of their own."""
+    """Kill torchrun and all of its processes, which run in their own sessions."""
     parent = psutil.Process(process.pid)
     for one in (parent, *parent.children(recursive=True)):
         one.kill()

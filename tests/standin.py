@@ -1,4 +1,4 @@
-"""A stand-in for torch.cuda: streams do their work when they are told to, not when it is queued."""
+"""Simulate torch.cuda: streams do their queued work when a test says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Stream:
-    """Work in order; a piece of it that returns False is not ready yet."""
+    """Queue kernels in order; a kernel that returns False is not ready yet."""
 
     def __init__(self) -> None:
         self.queue: deque[Callable[[], object]] = deque()
@@ -31,7 +31,7 @@ class Stream:
 
 
 class Event:
-    """Passes when the stream has done what was queued before it."""
+    """Pass when the stream has done the work queued before the event."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -54,10 +54,10 @@ class Event:
 
 
 class Cuda:
-    """What the bridge uses of torch.cuda.
+    """Provide the functions of torch.cuda that the bridge uses.
 
     Attributes:
-        waits: How often the host has waited for the device.
+        waits: Number of times the host has waited for the device.
         capturing: Whether a graph is being captured.
     """
 

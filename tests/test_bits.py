@@ -35,7 +35,7 @@ def test_batches_are_those_of_synthpix_in_any_order_and_across_an_epoch(
 def test_the_full_slots_of_finite_data_are_those_of_synthpix(kind: str, data: Path) -> None:
     config = KINDS[kind](data)
     with SynthPixDataset(config, renderer="synthpix") as dataset:
-        total = dataset._order.total
+        total = dataset.stream.order.total
         assert total is not None
         oracle = [theirs(batch) for batch in islice(stream(config), total)]
         partial = 0

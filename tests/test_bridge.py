@@ -1,4 +1,4 @@
-"""Memory goes from JAX to torch without a copy, and back only when torch is done with it."""
+"""JAX lends memory to torch without a copy, and reuses it only when torch has finished."""
 
 import gc
 import os
@@ -36,7 +36,7 @@ def bridge(cuda: Cuda) -> Bridge:
     return Bridge(cuda=cuda)
 
 
-def test_a_tensor_has_the_memory_of_its_array() -> None:
+def test_a_tensor_shares_the_memory_of_its_array() -> None:
     x = jnp.arange(6.0).reshape(2, 3)
     tensor = Bridge().to_torch(x)
     assert tensor.data_ptr() == x.unsafe_buffer_pointer()
@@ -69,7 +69,7 @@ def test_the_images_of_a_pair_are_views(data: Path) -> None:
     assert made.images2.data_ptr() == made.images[:, 1].data_ptr()
 
 
-def test_an_array_is_held_until_torch_has_freed_it_and_done_its_work(
+def test_an_array_is_held_until_torch_has_freed_it_and_finished_its_work(
     bridge: Bridge, cuda: Cuda
 ) -> None:
     tensor = bridge.to_torch(jnp.zeros(8))
@@ -120,10 +120,10 @@ make = jax.jit(lambda value: jnp.full(BLOCK, value, jnp.int32))
 def corrupted_reads(
     bridge: Bridge | None, cuda: Cuda, use: Callable[[Cuda, torch.Tensor, Kernel], Any]
 ) -> int:
-    """How many late kernels find another batch than theirs in the memory that they read.
+    """Count the late kernels that find another batch than their own in the memory they read.
 
-    JAX really reuses the memory of a CPU here, only torch's kernels are late: each looks up
-    which batch JAX has put last where it reads.
+    JAX really reuses the memory of a CPU here; only torch's kernels are simulated. Each looks up
+    which batch JAX has written last to the address that it reads.
     """
     holds: dict[int, int] = {}
     kept: deque[Any] = deque()
@@ -175,16 +175,16 @@ USES = [on_the_current_stream, through_a_view_that_is_kept, on_a_side_stream_tha
 
 
 @pytest.mark.parametrize("use", USES)
-def test_late_kernels_read_what_they_were_given(bridge: Bridge, cuda: Cuda, use: Any) -> None:
+def test_late_kernels_read_their_own_batch(bridge: Bridge, cuda: Cuda, use: Any) -> None:
     assert corrupted_reads(bridge, cuda, use) == 0
 
 
 @pytest.mark.parametrize("use", USES)
-def test_without_leases_late_kernels_read_what_came_later(cuda: Cuda, use: Any) -> None:
+def test_without_leases_late_kernels_read_a_later_batch(cuda: Cuda, use: Any) -> None:
     assert corrupted_reads(None, cuda, use) > 0
 
 
-def test_a_batch_fetched_on_a_side_stream_may_be_used_on_the_default_one(
+def test_a_batch_requested_on_a_side_stream_may_be_used_on_the_default_stream(
     bridge: Bridge, cuda: Cuda
 ) -> None:
     def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
@@ -195,9 +195,7 @@ def test_a_batch_fetched_on_a_side_stream_may_be_used_on_the_default_one(
         assert corrupted_reads(bridge, cuda, used) == 0
 
 
-def test_a_batch_may_be_used_on_the_stream_that_it_was_handed_to(
-    bridge: Bridge, cuda: Cuda
-) -> None:
+def test_a_batch_may_be_used_on_the_stream_it_was_requested_on(bridge: Bridge, cuda: Cuda) -> None:
     with cuda.stream(cuda.side):
         tensor = bridge.to_torch(make(0))
         for _ in range(3):
@@ -212,7 +210,9 @@ def test_a_batch_may_be_used_on_the_stream_that_it_was_handed_to(
     assert bridge.held == 0
 
 
-def test_a_side_stream_that_nobody_waits_for_is_not_covered(bridge: Bridge, cuda: Cuda) -> None:
+def test_a_side_stream_that_is_never_waited_for_is_not_protected(
+    bridge: Bridge, cuda: Cuda
+) -> None:
     def used(cuda: Cuda, tensor: torch.Tensor, kernel: Kernel) -> None:
         for work in (*[lambda: None] * 3, kernel):
             cuda.side.launch(work)
@@ -236,14 +236,12 @@ def test_a_batch_may_be_kept_until_a_side_stream_has_used_it(bridge: Bridge, cud
 
 
 def give(bridge: Bridge, count: int = 3) -> list[torch.Tensor]:
-    """A batch of `count` tensors."""
+    """Share a batch of `count` tensors."""
     bridge.release()
     return [bridge.to_torch(jnp.zeros(8)) for _ in range(count)]
 
 
-def test_no_more_than_two_batches_are_kept_above_what_the_user_holds(
-    bridge: Bridge, cuda: Cuda
-) -> None:
+def test_at_most_two_freed_batches_are_kept(bridge: Bridge, cuda: Cuda) -> None:
     kept = []
     batch = None
     for number in range(10_000):
@@ -253,10 +251,11 @@ def test_no_more_than_two_batches_are_kept_above_what_the_user_holds(
             kept.append(batch)
         held_by_user = sum(map(len, kept)) + 3 * (batch is not kept[-1])
         assert bridge.held <= held_by_user + 2 * 3
-    assert len(bridge._freed) == 1
 
 
-def test_parts_of_a_batch_are_given_back_while_others_are_kept(bridge: Bridge, cuda: Cuda) -> None:
+def test_freed_tensors_of_a_batch_are_returned_while_others_are_kept(
+    bridge: Bridge, cuda: Cuda
+) -> None:
     kept = [give(bridge)[0] for _ in range(100)]
     settle(bridge, cuda)
     assert bridge.held == len(kept)
@@ -270,9 +269,7 @@ def test_the_host_does_not_wait_for_a_device_that_keeps_up(bridge: Bridge, cuda:
     assert cuda.waits == 0
 
 
-def test_the_host_leaves_the_device_a_step_of_work_when_it_waits(
-    bridge: Bridge, cuda: Cuda
-) -> None:
+def test_a_waiting_host_leaves_one_step_of_work_queued(bridge: Bridge, cuda: Cuda) -> None:
     done: list[int] = []
     for step in range(100):
         batch = give(bridge)
@@ -283,7 +280,7 @@ def test_the_host_leaves_the_device_a_step_of_work_when_it_waits(
     assert cuda.waits > 90
 
 
-def test_two_bridges_in_turns_do_not_empty_the_device(cuda: Cuda) -> None:
+def test_two_alternating_bridges_leave_one_step_of_work_queued(cuda: Cuda) -> None:
     bridges = Bridge(cuda=cuda), Bridge(cuda=cuda)
     done: list[int] = []
     batches = [give(bridge) for bridge in bridges]
@@ -310,22 +307,22 @@ def test_a_tensor_outlives_its_bridge_and_stays_leased(cuda: Cuda) -> None:
     assert array() is None
 
 
-def test_a_batch_is_refused_while_a_graph_is_captured(bridge: Bridge, cuda: Cuda) -> None:
+def test_a_batch_is_refused_during_the_capture_of_a_graph(bridge: Bridge, cuda: Cuda) -> None:
     cuda.capturing = True
     with pytest.raises(RuntimeError, match=r"while a CUDA graph is captured: .*\.clone\(\)"):
         bridge.refuse_capture()
 
 
-def test_nothing_is_asked_of_jax_while_a_graph_is_captured(
+def test_no_work_is_dispatched_to_jax_during_the_capture_of_a_graph(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data), ahead=0) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         batches, window = iter(dataset), iter(dataset.window(0, 4))
         next(batches)
         cuda.capturing = True
-        work = Mock(wraps=dataset._pipeline.renderer.render)
-        monkeypatch.setattr(dataset._pipeline.renderer, "render", work)
+        work = Mock(wraps=dataset.stream.renderer.render)
+        monkeypatch.setattr(dataset.stream.renderer, "render", work)
         for ask in (lambda: next(batches), lambda: dataset.batch_at(5), lambda: next(window)):
             with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
                 ask()
@@ -333,9 +330,7 @@ def test_nothing_is_asked_of_jax_while_a_graph_is_captured(
         assert dataset.position == 1
 
 
-def test_memory_that_is_freed_during_a_capture_is_given_back_after_it(
-    bridge: Bridge, cuda: Cuda
-) -> None:
+def test_memory_freed_during_a_capture_is_returned_after_it(bridge: Bridge, cuda: Cuda) -> None:
     tensor = bridge.to_torch(jax.numpy.zeros(4))
     cuda.capturing = True
     del tensor
@@ -348,7 +343,7 @@ def test_memory_that_is_freed_during_a_capture_is_given_back_after_it(
     assert bridge.held == 0
 
 
-def test_a_lease_outlives_an_event_that_cannot_be_recorded(
+def test_a_lease_is_kept_if_its_event_cannot_be_recorded(
     bridge: Bridge, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensor = bridge.to_torch(jax.numpy.zeros(4))
@@ -364,29 +359,29 @@ def test_a_lease_outlives_an_event_that_cannot_be_recorded(
     assert bridge.held == 0
 
 
-def test_the_memory_of_batches_is_given_back_when_a_dataset_is_closed(
+def test_close_returns_the_memory_of_freed_batches(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         batches = [next(iter(dataset)) for _ in range(3)]
-        assert dataset._bridge.held == 3 * len(tensors(batches[0]))
+        assert dataset.stream.bridge.held == 3 * len(tensors(batches[0]))
         batches.clear()
         dataset.close()
         cuda.synchronize()
-    assert dataset._bridge.held == 0
+    assert dataset.stream.bridge.held == 0
 
 
-def test_a_dataset_keeps_no_more_than_two_batches_above_what_is_used(
+def test_a_dataset_keeps_at_most_two_freed_batches(
     data: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
 ) -> None:
     with SynthPixDataset(KINDS["kinematic"](data)) as dataset:
-        monkeypatch.setattr(dataset, "_bridge", Bridge(cuda=cuda))
+        monkeypatch.setattr(dataset.stream, "bridge", Bridge(cuda=cuda))
         for batch in dataset:
             cuda.current_stream().launch(lambda: None)
             if batch.number == 200:
                 break
-            assert dataset._bridge.held <= 3 * len(tensors(batch))
+            assert dataset.stream.bridge.held <= 3 * len(tensors(batch))
 
 
 def tensors(batch: Any) -> list[torch.Tensor]:
@@ -401,18 +396,18 @@ def test_on_a_cpu_nothing_is_held() -> None:
     assert tensor.sum() == 0
 
 
-def test_typed_keys_are_refused_with_the_way_out() -> None:
+def test_typed_keys_are_refused_and_the_error_says_key_data() -> None:
     with pytest.raises(TypeError, match=r"jax\.random\.key_data"):
         Bridge().to_torch(jax.random.key(0))
 
 
 @pytest.mark.parametrize("dtype", ["int4", "uint2", "float8_e3m4", "float8_e4m3b11fnuz"])
-def test_dtypes_that_torch_lacks_are_refused_with_the_way_out(dtype: str) -> None:
+def test_dtypes_that_torch_lacks_are_refused_and_the_error_says_convert(dtype: str) -> None:
     with pytest.raises(TypeError, match=f"torch has no dtype for {dtype}: convert"):
         Bridge().to_torch(jnp.zeros(4, dtype))
 
 
-def test_arrays_on_several_devices_are_refused_with_the_way_out() -> None:
+def test_arrays_on_several_devices_are_refused_and_the_error_says_shards() -> None:
     script = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec

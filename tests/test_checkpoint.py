@@ -21,9 +21,10 @@ from synthpix_torch import (
     RandomState,
     StateMismatchError,
     SynthPixDataset,
+    save_checkpoint,
 )
 from synthpix_torch.checkpoint import step as steps
-from synthpix_torch.checkpoint.step import read_about
+from synthpix_torch.checkpoint.step import read_manifest
 
 
 class Counter:
@@ -422,6 +423,29 @@ def test_steps_of_other_programs_are_neither_counted_nor_deleted(tmp_path: Path)
     assert files(tmp_path) == ["1", "3", "notes"]
 
 
+def test_steps_that_hold_other_objects_are_never_deleted_for_newer_ones(
+    tmp_path: Path, dataset: SynthPixDataset
+) -> None:
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(data=dataset, model=Counter())
+        for step in (1, 2):
+            checkpoints.save(step)
+    for step in (3, 4, 5):
+        save_checkpoint(tmp_path, dataset, step, max_to_keep=1)
+    assert files(tmp_path) == ["1", "2", "5"]
+    # Neither is one whose manifest cannot be read, nor one of a newer version.
+    metadata = tmp_path / "5" / "_CHECKPOINT_METADATA"
+    metadata.write_text(metadata.read_text().replace('"format": 1', '"format": 2'))
+    save_checkpoint(tmp_path, dataset, 6)
+    (tmp_path / "6" / "_CHECKPOINT_METADATA").unlink()
+    save_checkpoint(tmp_path, dataset, 7)
+    assert files(tmp_path) == ["1", "2", "5", "6", "7"]
+    with Checkpointer(tmp_path, keep=1) as checkpoints:
+        checkpoints.register(data=dataset, model=Counter(), more=Counter())
+        checkpoints.save(8)
+    assert files(tmp_path) == ["5", "6", "8"]
+
+
 # Restore ---------------------------------------------------------------------------------------
 
 
@@ -463,6 +487,47 @@ def test_missing_and_extra_objects_are_an_error_with_both_lists(tmp_path: Path) 
     assert model.value == "untouched"
 
 
+def test_only_the_named_objects_are_restored(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path) as checkpoints:
+        data, ghost = SynthPixDataset(base()), Counter("not needed")
+        checkpoints.register(data=data, net=Counter("saved"), ema=Counter("saved"), ghost=ghost)
+        checkpoints.save(1)
+    net, ema, new = Counter("net"), Counter("ema"), Counter("new")
+    with Checkpointer(tmp_path, read_only=True) as checkpoints:
+        checkpoints.register(net=net, ema=ema, new=new)
+        assert checkpoints.restore(only=["net"]) == 1
+        assert (net.value, ema.value, new.value) == ("saved", "ema", "new")
+        assert checkpoints.restore(1, only=iter(("net", "ema"))) == 1
+        assert (net.value, ema.value, new.value) == ("saved", "saved", "new")
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        (["net", "ghost"], r"Not registered: ghost\. Register"),
+        (["net", "new"], r"Not in the step: new\. Register"),
+        (["net", "none"], r"Not registered: none\. Not in the step: none\. Register"),
+        (["net", "data"], r"holds data \(dataset\).*registered are data \(torch\)"),
+        ("net", r"pass only=\['net'\]"),
+    ],
+    ids=str,
+)
+def test_a_name_that_cannot_be_restored_is_an_error_that_names_it(
+    tmp_path: Path, only: list[str], words: str
+) -> None:
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(
+            net=Counter("saved"), ghost=Counter(), data=SynthPixDataset(base(**few))
+        )
+        checkpoints.save(1)
+    net = Counter("untouched")
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.register(net=net, new=Counter(), data=Counter())
+        with pytest.raises((TypeError, ValueError), match=words):
+            checkpoints.restore(only=only)
+    assert net.value == "untouched"
+
+
 def test_a_dataset_of_another_configuration_changes_nothing(tmp_path: Path) -> None:
     with Checkpointer(tmp_path) as checkpoints:
         checkpoints.register(model=Counter("saved"), data=SynthPixDataset(base()))
@@ -495,7 +560,7 @@ def test_a_model_that_does_not_fit_leaves_everything_as_it_was(
             checkpoints.restore()
     assert caught.value.__notes__ == [
         "'model' could not be restored.",
-        "All objects are as they were.",
+        "All objects have their previous states.",
     ]
     assert dataset.position == 2
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -563,9 +628,9 @@ def test_a_name_or_an_object_twice_is_refused_and_nothing_is_registered(tmp_path
         with pytest.raises(ValueError, match="again and counter are the same object"):
             checkpoints.register(again=counter)
         checkpoints.save(1)
-    about = read_about(tmp_path / "1")
-    assert about is not None
-    assert about.objects == {"counter": "torch"}
+    manifest = read_manifest(tmp_path / "1")
+    assert manifest is not None
+    assert manifest.objects == {"counter": "torch"}
 
 
 @pytest.mark.parametrize(

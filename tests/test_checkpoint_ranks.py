@@ -47,7 +47,7 @@ def test_a_run_goes_on_with_more_ranks_and_says_which_random_states_there_are(
     assert [rank["draw"] for rank in after[:2]] == [rank["draw"] for rank in before]
     assert [rank["warnings"] for rank in after[:2]] == [[], []]
     (words,) = after[2]["warnings"]
-    assert words == "rng was saved by 2 ranks: rank 2 keeps the random state it has."
+    assert words == "rng was saved by 2 ranks: rank 2 keeps its current random state."
 
 
 def test_ranks_that_differ_in_what_must_be_the_same_are_an_error_on_all_of_them(

@@ -1,4 +1,4 @@
-"""The package keeps quiet, starts nothing of its own and leaves nothing behind."""
+"""The package prints nothing, starts no process and leaves no thread or file behind."""
 
 import gc
 import os
@@ -20,12 +20,13 @@ from kinds import KINDS, base, write_npy
 from synthpix_torch import SynthPixDataset
 
 HERE = Path(__file__).parent
+IMPORTABLE = os.pathsep.join([str(HERE), str(HERE.parent)])
 
 
 def run(script: str, tmp_path: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own that has `base` and an empty temporary folder."""
+    """Run a script in its own process, with the tests importable and an empty temporary folder."""
     (tmp_path / "tmp").mkdir(exist_ok=True)
-    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(HERE)}
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": IMPORTABLE}
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(script))
     return subprocess.run(
@@ -38,12 +39,12 @@ def run(script: str, tmp_path: Path, **changes: Any) -> subprocess.CompletedProc
     )
 
 
-def test_building_and_using_a_dataset_prints_starts_and_opens_nothing(tmp_path: Path) -> None:
+def test_a_dataset_prints_nothing_starts_no_process_and_opens_no_socket(tmp_path: Path) -> None:
     done = run(
         """
         import os, sys
         import synthpix
-        # synthpix's logger imports it; nothing else may.
+        # synthpix's logger imports matplotlib; nothing else may.
         theirs = "matplotlib" in sys.modules
         import synthpix_torch
         from kinds import base
@@ -70,18 +71,18 @@ def test_building_and_using_a_dataset_prints_starts_and_opens_nothing(tmp_path: 
 
 
 class Reading:
-    """The threads that read and did not before, for other tests may have left datasets open."""
+    """Watch the reading threads that start from now on; other tests may have left some running."""
 
     def __init__(self) -> None:
         self._before = set(threading.enumerate())
 
-    def goes_on(self) -> bool:
+    def active(self) -> bool:
         threads = set(threading.enumerate()) - self._before
         return any(thread.name.startswith("grain-prefetch") for thread in threads)
 
     def ends(self) -> bool:
         for _ in range(100):
-            if not self.goes_on():
+            if not self.active():
                 return True
             time.sleep(0.05)
         return False
@@ -93,7 +94,7 @@ def test_close_leaves_no_thread(kind: str, data: Path) -> None:
     dataset = SynthPixDataset(KINDS[kind](data))
     next(iter(dataset))
     dataset.batch_at(1)
-    assert reading.goes_on()
+    assert reading.active()
     dataset.close()
     assert reading.ends()
     assert next(iter(dataset)).number == 1
@@ -101,32 +102,32 @@ def test_close_leaves_no_thread(kind: str, data: Path) -> None:
     assert reading.ends()
 
 
-def test_a_dataset_that_is_forgotten_is_gone_at_once_and_leaves_no_thread() -> None:
+def test_a_deleted_dataset_is_freed_at_once_and_leaves_no_thread() -> None:
     reading = Reading()
     dataset = SynthPixDataset(base())
     list(islice(dataset, 3))
-    forgotten = weakref.ref(dataset)
+    deleted = weakref.ref(dataset)
     gc.disable()
     try:
         del dataset
-        assert forgotten() is None
+        assert deleted() is None
         assert reading.ends()
     finally:
         gc.enable()
 
 
-def test_a_closed_dataset_has_closed_its_windows() -> None:
+def test_close_stops_the_windows_of_a_dataset() -> None:
     reading = Reading()
     with SynthPixDataset(base()) as dataset:
         batches = iter(dataset.window(0, 8))
         next(batches)
-        assert reading.goes_on()
+        assert reading.active()
     assert reading.ends()
     with pytest.raises(RuntimeError, match="closed under way: begin a new iteration"):
         next(batches)
 
 
-def test_what_is_given_up_under_way_leaves_no_thread(tmp_path: Path) -> None:
+def test_abandoned_iterations_leave_no_thread(tmp_path: Path) -> None:
     reading = Reading()
     folder = write_npy(tmp_path, 8)
     np.save(folder / "flow_6.npy", np.zeros(3))
@@ -147,17 +148,17 @@ def test_what_is_given_up_under_way_leaves_no_thread(tmp_path: Path) -> None:
             dataset.seek(position)
             next(iter(dataset))
         for _ in range(100):
-            # A thread that is told to end may take a moment.
+            # A stopped thread may take a moment to end.
             if threading.active_count() > before:
                 time.sleep(0.05)
         assert threading.active_count() <= before
 
 
-def test_ctrl_c_ends_the_process_and_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_process_and_leaves_no_child_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     script = "from synthpix_torch import SynthPixDataset\nfrom kinds import base\n"
     script += "for batch in SynthPixDataset(base()):\n    print(batch.number, flush=True)\n"
-    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(HERE)}
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": IMPORTABLE}
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         env=environment,
@@ -179,7 +180,9 @@ def test_ctrl_c_ends_the_process_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_are_refused_with_the_way_out(method: str, tmp_path: Path) -> None:
+def test_dataloader_workers_are_refused_and_the_error_says_num_workers_0(
+    method: str, tmp_path: Path
+) -> None:
     done = run(
         f"""
         from torch.utils.data import DataLoader

@@ -44,7 +44,7 @@ def test_a_person_reads_steps_age_size_position_fingerprint_and_damage(
     assert " d " in second
     assert "KiB" in second
     assert "data, rng" in second
-    assert third.endswith("DAMAGED: rng/state.pt was changed")
+    assert third.endswith("CORRUPT: rng/state.pt was changed")
     assert "by another program" in fourth
 
 
@@ -52,12 +52,12 @@ def test_a_program_reads_json(folder: Path, capsys: pytest.CaptureFixture[str]) 
     (folder / "4").rmdir()
     main(["inspect", str(folder), "--json"])
     first, second, third = json.loads(capsys.readouterr().out)
-    assert (first["step"], first["written_by"], first["damage"]) == (1, "synthpix", None)
+    assert (first["step"], first["written_by"], first["corrupt"]) == (1, "synthpix", None)
     assert second["objects"] == {"data": "dataset", "rng": "random"}
     about = second["datasets"]["data"]
     assert (about["position"], about["epochs"]) == (14, 1.3333)
     assert about["fingerprint"] in third["datasets"]["data"].values()
-    assert third["damage"] == "rng/state.pt was changed"
+    assert third["corrupt"] == "rng/state.pt was changed"
     assert second["size"] == sum(
         path.stat().st_size for path in (folder / "2").rglob("*") if path.is_file()
     )

@@ -288,7 +288,7 @@ def test_every_rank_gets_equally_many_batches_of_finite_data(data: Path) -> None
 
 def test_more_ranks_than_batches_are_left_begin_again(data: Path) -> None:
     config = KINDS["finite"](data)
-    total = SynthPixDataset(config)._order.total
+    total = SynthPixDataset(config).stream.total
     assert total is not None
     for rank in range(3):
         dataset = CountingDataset(config, rank=rank, world_size=3)
@@ -360,7 +360,7 @@ def test_episodes_run_side_by_side(data: Path) -> None:
 
 def test_finite_episodes_begin_again(data: Path) -> None:
     with SynthPixDataset(KINDS["finite episodes"](data)) as dataset:
-        count = dataset._order.units
+        count = dataset.stream.order.units
         assert count is not None
         passes = [numbers(dataset) for _ in range(count + 1)]
         assert passes[0] == passes[-1] == [0, 1, 2]
@@ -376,7 +376,7 @@ def test_ranks_that_cannot_share_episodes_are_an_error(data: Path) -> None:
         next(iter(dataset))
     with SynthPixDataset(config, rank=0, world_size=2, streams=2) as dataset:
         dataset.seek(3)
-        with pytest.raises(RuntimeError, match="cannot go on within an episode at batch 3"):
+        with pytest.raises(RuntimeError, match="cannot continue within an episode at batch 3"):
             next(iter(dataset))
         dataset.next_episode()
         assert numbers(dataset) == [6, 8, 10]
@@ -514,8 +514,8 @@ def test_flow_batches_that_are_used_up_are_dropped() -> None:
         with SynthPixDataset(base(**few), streams=streams, ahead=0) as dataset:
             for _ in range(30):
                 next(iter(dataset))
-                assert dataset._run is not None
-                assert len(dataset._run._in_use) <= streams
+                assert dataset._delivery.run is not None
+                assert dataset._delivery.run.loaded_flow_batches <= streams
 
 
 def test_nothing_is_dispatched_ahead_of_the_second_batch() -> None:
@@ -523,8 +523,8 @@ def test_nothing_is_dispatched_ahead_of_the_second_batch() -> None:
         ahead = []
         for _ in range(4):
             next(iter(dataset))
-            assert dataset._run is not None
-            ahead.append(len(dataset._run._dispatched))
+            assert dataset._delivery.run is not None
+            ahead.append(dataset._delivery.run.dispatched)
     # The first batch is not kept waiting for the flow fields of the second.
     assert ahead == [0, 2, 2, 2]
 
@@ -601,7 +601,7 @@ def test_a_batch_is_one_call_of_one_compiled_function(monkeypatch: pytest.Monkey
         batches = iter(dataset)
         next(batches)
         steps: list[Any] = []
-        renderer = dataset._pipeline.renderer
+        renderer = dataset.stream.renderer
         step = renderer._step
 
         def counted(*arguments: Any) -> Any:

@@ -1,10 +1,8 @@
-"""JAX and torch share one device, which is settled before JAX starts."""
+"""JAX and torch share one device; it is chosen before JAX starts."""
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +16,13 @@ import torch
 from synthpix_torch.interop import device
 from synthpix_torch.interop.versions import Installed
 
+HERE = Path(__file__).parent
 NO_PLUGIN = Installed(jaxlib="0.11.1", jax_cuda=(), torch_cuda=13, cudnn=())
 
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """What is set for JAX on a machine where torch sees two GPUs and JAX has not started."""
+    """Simulate a torch that sees two GPUs and a JAX that has not started; return JAX's settings."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(device, "installed", lambda: NO_PLUGIN)
@@ -41,13 +40,13 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def set_platforms(names: str | None) -> None:
-    """What JAX_PLATFORMS does, also where `jax.config.update` has been replaced."""
+    """Set jax_platforms, even where `jax.config.update` is replaced."""
     type(jax.config).update(jax.config, "jax_platforms", names)
 
 
 @pytest.fixture
 def gpus(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The same with a JAX that opens the GPUs that it was told to open."""
+    """Simulate a JAX that opens the GPUs that its settings make visible."""
     cpu = jax.devices("cpu")
 
     def devices(platform: str) -> list[jax.Device]:
@@ -66,40 +65,40 @@ def torch_uses(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: number)
 
 
-def test_the_gpu_that_was_asked_for_is_the_only_one_that_jax_opens(gpus: dict[str, str]) -> None:
+def test_jax_opens_only_the_requested_gpu(gpus: dict[str, str]) -> None:
     chosen = device.choose_device("cuda:1")
     assert (chosen.platform, chosen.local_hardware_id) == ("gpu", 1)
     assert gpus == {"jax_cuda_visible_devices": "1"}
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
-def test_the_gpu_that_torch_uses_is_the_default(
+def test_the_default_is_the_gpu_that_torch_uses(
     gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch_uses(monkeypatch, 1)
     assert device.choose_device().local_hardware_id == 1
 
 
-def test_under_torchrun_each_rank_takes_its_own(
+def test_under_torchrun_each_rank_uses_the_gpu_of_its_local_rank(
     gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device.choose_device().local_hardware_id == 1
 
 
-def test_the_default_starts_nothing_of_torch(
+def test_choosing_the_default_does_not_initialize_cuda_in_torch(
     gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", Mock(side_effect=AssertionError))
     assert device.choose_device().local_hardware_id == 0
 
 
-def test_device_ids_name_a_gpu(gpus: dict[str, str]) -> None:
+def test_device_ids_choose_a_gpu(gpus: dict[str, str]) -> None:
     assert device.choose_device(None, (1,)).local_hardware_id == 1
 
 
-def test_a_gpu_that_is_not_there_is_refused(gpus: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="There is no GPU 5, torch sees 2"):
+def test_a_gpu_that_does_not_exist_is_refused(gpus: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="There is no GPU 5: torch sees 2"):
         device.choose_device("cuda:5")
 
 
@@ -113,14 +112,14 @@ def test_a_gpu_that_jax_did_not_open_is_refused(
         device.choose_device("cuda:1")
 
 
-def test_asking_for_the_cpu_leaves_the_gpu_to_torch(gpus: dict[str, str]) -> None:
+def test_device_cpu_keeps_jax_from_preallocating_gpu_memory(gpus: dict[str, str]) -> None:
     assert device.choose_device("cpu").platform == "cpu"
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert gpus == {"jax_cuda_visible_devices": "0"}
 
 
 @pytest.mark.parametrize("name", device.MEMORY_SETTINGS)
-def test_what_the_user_set_for_memory_stays(
+def test_memory_settings_of_the_user_are_kept(
     name: str, gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "0.3")
@@ -128,7 +127,7 @@ def test_what_the_user_set_for_memory_stays(
     assert {os.environ.get(other) for other in device.MEMORY_SETTINGS} == {"0.3", None}
 
 
-def test_which_gpus_the_user_let_jax_see_stays(
+def test_jax_cuda_visible_devices_of_the_user_is_kept(
     gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = jax.config._value_holders["jax_cuda_visible_devices"]
@@ -146,7 +145,7 @@ def test_without_a_plugin_one_warning_names_the_extra(settings: dict[str, str]) 
     assert "install synthpix_torch[cuda13], as torch has CUDA 13" in str(only.message)
 
 
-def test_the_extra_is_that_of_torchs_cuda(
+def test_the_warning_names_the_extra_for_the_cuda_of_torch(
     settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "installed", lambda: NO_PLUGIN._replace(torch_cuda=12))
@@ -154,12 +153,14 @@ def test_the_extra_is_that_of_torchs_cuda(
         device.choose_device()
 
 
-def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(settings: dict[str, str]) -> None:
-    with pytest.raises(RuntimeError, match=r"JAX has no CUDA: install synthpix_torch\[cuda13\]"):
+def test_a_requested_gpu_is_never_replaced_by_the_cpu(settings: dict[str, str]) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"JAX has no CUDA plugin: install synthpix_torch\[cuda13\]"
+    ):
         device.choose_device("cuda:1")
 
 
-def test_a_plugin_that_does_not_start_shows_its_own_error(
+def test_the_error_of_a_broken_plugin_is_shown(
     settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "installed", lambda: NO_PLUGIN._replace(jax_cuda=(13,)))
@@ -174,71 +175,42 @@ def kept_off_the_gpu(settings: dict[str, str]) -> None:
     set_platforms("cpu")
 
 
-def test_jax_platforms_keeps_batches_on_the_cpu_without_a_word(kept_off_the_gpu: None) -> None:
+def test_jax_platforms_cpu_chooses_the_cpu_without_a_warning(kept_off_the_gpu: None) -> None:
     assert device.choose_device().platform == "cpu"
 
 
-def test_jax_platforms_is_named_when_a_gpu_was_asked_for(kept_off_the_gpu: None) -> None:
-    with pytest.raises(RuntimeError, match="JAX_PLATFORMS=cpu keeps JAX off the GPU"):
+def test_a_requested_gpu_and_jax_platforms_cpu_are_refused(kept_off_the_gpu: None) -> None:
+    with pytest.raises(RuntimeError, match="JAX_PLATFORMS=cpu prevents JAX from using the GPU"):
         device.choose_device("cuda")
 
 
-def test_a_gpu_that_jax_has_filled_already_is_a_warning(
+def test_preallocated_gpu_memory_is_a_warning(
     gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = SimpleNamespace(
         backends_are_initialized=lambda: True, backends=lambda: {"cpu": 0, "cuda": 0}
     )
     monkeypatch.setattr(device, "xla_bridge", started)
-    with pytest.warns(UserWarning, match="JAX has started and taken most of the GPU's memory"):
+    with pytest.warns(UserWarning, match="JAX has already started and preallocated most"):
         device.choose_device()
     assert gpus == {}
 
 
-def test_jax_starts_after_the_settings_and_with_them(tmp_path: Path) -> None:
+def test_building_a_dataset_configures_jax_before_jax_starts() -> None:
+    # The settings are written only if JAX has not started, so their values prove the order.
     script = """
-    import json
-    from kinds import base
-    import torch
-    import synthpix_torch
-    from synthpix_torch import dataset
-    from synthpix_torch.interop import device
-    from jax._src import xla_bridge
-    from jaxlib import xla_client
-
-    settings = {}
-    choose = dataset.choose_device
-
-    def watched(*arguments):
-        settings["started before"] = xla_bridge.backends_are_initialized()
-        torch.cuda.is_available = lambda: True
-        torch.cuda.device_count = lambda: 2
-        chosen = choose("cpu")
-        torch.cuda.is_available = lambda: False
-        settings.update(xla_client.generate_pjrt_gpu_plugin_options())
-        settings["visible"] = xla_bridge.CUDA_VISIBLE_DEVICES.value
-        return chosen
-
-    dataset.choose_device = watched
-    synthpix_torch.SynthPixDataset(base())
-    print(json.dumps(settings))
-    """
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *path()])
-    }
-    environment = {k: v for k, v in environment.items() if k not in device.MEMORY_SETTINGS}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=environment | {"LOCAL_RANK": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    settings = json.loads(done.stdout)
-    assert not settings["started before"]
-    assert settings["preallocate"] is False
-    assert settings["visible"] == "1"
-
-
-def path() -> list[str]:
-    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+import os
+import torch
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 2
+from kinds import base
+from synthpix_torch import SynthPixDataset
+SynthPixDataset(base(), device="cpu")
+import jax
+print(os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"], jax.config.values["jax_cuda_visible_devices"])
+"""
+    unset = {key: value for key, value in os.environ.items() if key not in device.MEMORY_SETTINGS}
+    environment = unset | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", "LOCAL_RANK": "1"}
+    command = [sys.executable, "-c", script]
+    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+    assert printed.split() == [b"false", b"1"]

@@ -1,6 +1,7 @@
-"""Where synthpix is wrong: what it does, what we do instead (docs/differences.md)."""
+"""Every difference from synthpix in docs/differences.md: what it does, what we do instead."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,33 @@ from oracle import differing, ours, sampler, theirs
 
 from synthpix_torch import SynthPixDataset
 
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "differences.md"
 
-def test_the_end_of_data_is_final_there_it_is_not(data: Path) -> None:
+
+def test_every_row_of_the_docs_names_a_test_that_exists() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith("| case |")]
+    defined = {
+        name
+        for path in TESTS.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row.rpartition(" | ")[2])
+        assert named, row
+        for name in named:
+            assert name in defined or (TESTS.parent / name).exists(), row
+
+
+def test_every_difference_shown_here_has_a_row_in_the_docs() -> None:
+    shown = set(re.findall(r"^def (test_\w+_in_synthpix_\w+)", Path(__file__).read_text(), re.M))
+    named = set(re.findall(r"`(test_\w+_in_synthpix_\w+)`", PAGE.read_text()))
+    assert shown == named
+
+
+def test_the_end_of_finite_data_is_final_in_synthpix_it_is_not(data: Path) -> None:
     config = KINDS["finite, repeated"](data)
     source = sampler(config)
     assert sum(1 for _ in source) == 12
@@ -27,7 +53,7 @@ def test_the_end_of_data_is_final_there_it_is_not(data: Path) -> None:
             next(batches)
 
 
-def test_empty_slots_are_empty_there_they_show_particles(data: Path) -> None:
+def test_empty_slots_are_zero_in_synthpix_they_show_particles(data: Path) -> None:
     config = KINDS["finite, repeated"](data)
     expected = theirs(list(itertools.islice(sampler(config), 12))[-1])
     with SynthPixDataset(config) as dataset:
@@ -42,7 +68,7 @@ def test_empty_slots_are_empty_there_they_show_particles(data: Path) -> None:
     assert [batch["files"][i] for i in np.flatnonzero(empty)] == ["", ""]
 
 
-def test_each_slot_has_the_seed_of_its_flow_field_there_seeds_are_tiled_by_another_period() -> None:
+def test_each_slot_has_the_seed_of_its_flow_field_in_synthpix_seeds_repeat_differently() -> None:
     config = base(batch_size=8, num_examples=11, loop=False)
     expected = theirs(list(sampler(config | {"loop": False}))[-1])
     with SynthPixDataset(config) as dataset:
@@ -55,7 +81,7 @@ def test_each_slot_has_the_seed_of_its_flow_field_there_seeds_are_tiled_by_anoth
     assert expected["files"][3] != expected["files"][0]
 
 
-def test_seeds_of_real_images_fill_the_batch_there_they_do_not(data: Path) -> None:
+def test_recorded_images_have_a_seed_in_every_slot_in_synthpix_they_do_not(data: Path) -> None:
     config = KINDS["finite real"](data)
     expected = theirs(list(sampler(config))[-1])
     with SynthPixDataset(config) as dataset:
@@ -70,7 +96,7 @@ def _episodes(data: Path, **changes: Any) -> dict[str, Any]:
     return KINDS["episodes"](data) | changes
 
 
-def test_episodes_of_one_step_can_be_had_there_they_never_begin(data: Path) -> None:
+def test_an_episode_may_be_one_step_long_in_synthpix_it_never_begins(data: Path) -> None:
     config = _episodes(data, episode_length=1)
     with pytest.raises(Exception, match="Episode ended"):
         next(sampler(config))
@@ -78,7 +104,7 @@ def test_episodes_of_one_step_can_be_had_there_they_never_begin(data: Path) -> N
         assert [batch.done.tolist() for batch in dataset if batch.done is not None] == [[True] * 4]
 
 
-def test_next_episode_before_the_first_batch_stays_there_it_skips_an_episode(data: Path) -> None:
+def test_next_episode_before_the_first_batch_stays_in_synthpix_it_skips(data: Path) -> None:
     config = _episodes(data)
     first = theirs(next(sampler(config)))
     source = sampler(config)
@@ -90,14 +116,14 @@ def test_next_episode_before_the_first_batch_stays_there_it_skips_an_episode(dat
         assert next(iter(dataset)).files == first["files"]
 
 
-def test_the_place_within_an_episode_follows_from_the_state_there_it_begins_anew(
+def test_the_state_holds_the_position_within_an_episode_in_synthpix_it_does_not(
     data: Path,
 ) -> None:
     config = _episodes(data)
     source, other = sampler(config), sampler(config)
     next(source), next(source)
     other.state = source.state
-    # One step is left of three.
+    # The episode has three steps, and synthpix serves three more after the restore.
     for _ in range(3):
         next(other)
     with SynthPixDataset(config) as dataset, SynthPixDataset(config) as resumed:
@@ -106,7 +132,9 @@ def test_the_place_within_an_episode_follows_from_the_state_there_it_begins_anew
         assert len(list(resumed)) == 1
 
 
-def test_repeating_the_steps_of_an_episode_is_refused_there_a_batch_is_lost(data: Path) -> None:
+def test_repeating_the_steps_of_an_episode_is_refused_in_synthpix_a_batch_is_lost(
+    data: Path,
+) -> None:
     config = _episodes(data, batches_per_flow_batch=2)
     source = sampler(config)
     steps = [theirs(next(source))["files"] for _ in range(5)]
@@ -119,7 +147,7 @@ def test_repeating_the_steps_of_an_episode_is_refused_there_a_batch_is_lost(data
         SynthPixDataset(config)
 
 
-def test_shuffling_episodes_is_refused_there_it_destroys_time(data: Path) -> None:
+def test_randomize_with_episodes_is_refused_in_synthpix_it_destroys_time_order(data: Path) -> None:
     config = _episodes(data, randomize=True)
     source = sampler(config)
     times = [
@@ -133,7 +161,7 @@ def test_shuffling_episodes_is_refused_there_it_destroys_time(data: Path) -> Non
         SynthPixDataset(config)
 
 
-def test_episodes_whose_alphabet_is_not_their_time_are_refused_there_they_run_in_disorder(
+def test_unordered_files_of_an_episode_are_refused_in_synthpix_they_are_served(
     tmp_path: Path,
 ) -> None:
     config = base(
@@ -157,7 +185,7 @@ def test_episodes_whose_alphabet_is_not_their_time_are_refused_there_they_run_in
     assert files == [f"flow_{t}.npy" for t in range(10)]
 
 
-def test_mat_flow_fields_keep_their_values_there_they_are_resized_and_scaled(
+def test_mat_flow_fields_keep_their_values_in_synthpix_they_are_resized(
     tmp_path: Path,
 ) -> None:
     write_mat(tmp_path, 4, (24, 24))
@@ -174,18 +202,18 @@ def test_mat_flow_fields_keep_their_values_there_they_are_resized_and_scaled(
         assert dataset.batch_at(0).flow_fields.equal(labels)
     assert 1.5 < labels.abs().max() < 2.01
     wrong = theirs(next(sampler(config)))["flow_fields"]
-    # A field of 24 rows, stretched to 256.
+    # synthpix stretches a field of 24 rows to 256 and scales its values alike.
     assert abs(wrong).max() > 10 * abs(fields(4)).max() * 0.9
 
 
-def test_an_unknown_key_is_refused_there_it_is_ignored() -> None:
+def test_an_unknown_key_is_refused_in_synthpix_it_is_ignored() -> None:
     sampler(base(batches_per_flowbatch=7))
     with pytest.raises(ValueError, match="did you mean 'batches_per_flow_batch'"):
         SynthPixDataset(base(batches_per_flowbatch=7))
 
 
 @pytest.mark.parametrize("key", ["mask", "histogram"])
-def test_what_is_not_applied_to_real_images_is_refused_there_it_is_ignored(
+def test_mask_and_histogram_of_recorded_images_are_refused_in_synthpix_they_are_ignored(
     key: str, data: Path
 ) -> None:
     config = KINDS["finite real"](data)
@@ -195,7 +223,7 @@ def test_what_is_not_applied_to_real_images_is_refused_there_it_is_ignored(
         SynthPixDataset(changed)
 
 
-def test_labels_are_a_buffer_for_each_batch_there_for_each_flow_batch() -> None:
+def test_each_batch_has_its_own_labels_in_synthpix_they_are_shared() -> None:
     source = sampler(base(batches_per_flow_batch=2))
     first, second = next(source), next(source)
     assert first.flow_fields is second.flow_fields

@@ -1,4 +1,4 @@
-"""Training goes on as if it had never been killed: batches, losses and weights, bit for bit."""
+"""A killed and resumed training has the batches, losses and weights of an uninterrupted one."""
 
 import importlib.util
 from pathlib import Path
@@ -21,12 +21,12 @@ TRAINERS = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
-    """The plain loop, never interrupted, from a process of its own."""
+    """Run the plain loop without interruption in its own process."""
     return run("plain", tmp_path_factory.mktemp("uninterrupted"), steps=STEPS, save_every=1000)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_killed_training_goes_on_like_the_plain_loop_that_was_never_killed(
+def test_a_killed_and_resumed_training_equals_the_uninterrupted_plain_loop(
     trainer: str, uninterrupted: list[Line], tmp_path: Path
 ) -> None:
     package = TRAINERS[trainer]

@@ -1,4 +1,4 @@
-"""What only a GPU can show: python -m pytest -m gpu. docs/gpu.md says what has been run."""
+"""Tests that need a GPU: python -m pytest -m gpu. docs/gpu.md says which of them have been run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.gpu
 
 HERE = Path(__file__).parent
 SLOW = 2_000_000
-"""Cycles of about a millisecond."""
+"""GPU cycles in about a millisecond."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def gpu() -> jax.Device:
-    """JAX on the GPU that torch uses, set up before anything here uses it."""
+    """Choose the GPU that torch uses and configure JAX before any test uses it."""
     return choose_device("cuda")
 
 
@@ -44,16 +44,16 @@ Use: TypeAlias = Callable[[torch.Tensor, int, torch.Tensor], None]
 
 
 def late(tensor: torch.Tensor, number: int, wrong: torch.Tensor) -> None:
-    """Count the elements that are not `number`, on the current stream and behind slow work."""
+    """Count the elements that are not `number`, on the current CUDA stream after slow work."""
     torch.cuda._sleep(SLOW)
     wrong += (tensor != number).sum()
 
 
 def wrong_elements(bridge: Bridge | None, use: Use, *, batches: int, views: int = 0) -> int:
-    """Elements that torch reads wrongly in batches that it drops before it has read them."""
+    """Count the elements that torch reads wrongly in batches freed before it reads them."""
     fill = jax.jit(lambda value: jnp.full((BLOCK,), value, jnp.int32))
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
-    # What torch allocates for itself is there before: an allocation could wait for the device.
+    # Allocate torch's own memory first: a later allocation could wait for the device.
     late(torch.zeros(BLOCK, dtype=torch.int32, device="cuda"), 0, wrong)
     torch.cuda.synchronize()
     kept: deque[torch.Tensor] = deque(maxlen=views)
@@ -96,7 +96,7 @@ def test_no_element_is_wrong_on_a_side_stream_that_is_waited_for() -> None:
     assert wrong_elements(Bridge(), use, batches=2_000) == 0
 
 
-def test_no_element_is_wrong_where_a_side_stream_fetches_for_the_default_one() -> None:
+def test_no_element_is_wrong_if_a_side_stream_requests_for_the_default_stream() -> None:
     fetching, using = torch.cuda.Stream(), torch.cuda.default_stream()
 
     def use(tensor: torch.Tensor, number: int, wrong: torch.Tensor) -> None:
@@ -109,7 +109,7 @@ def test_no_element_is_wrong_where_a_side_stream_fetches_for_the_default_one() -
 
 
 def wrong_pixels(*, leased: bool, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Pixels that torch reads wrongly in batches of a dataset that it drops before."""
+    """Count the pixels that torch reads wrongly in batches that are freed before it reads them."""
     if not leased:
         monkeypatch.setattr(Bridge, "to_torch", lambda _, x: torch.utils.dlpack.from_dlpack(x))
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
@@ -136,7 +136,7 @@ def test_no_batch_of_a_dataset_changes_while_slow_kernels_read_it(
     assert wrong_pixels(leased=True, monkeypatch=monkeypatch) == 0
 
 
-def test_a_graph_reads_batches_that_are_copied_into_its_memory() -> None:
+def test_a_graph_reads_batches_that_are_copied_into_static_memory() -> None:
     def compute(images: torch.Tensor) -> torch.Tensor:
         return (images.double() ** 2).sum()
 
@@ -145,7 +145,7 @@ def test_a_graph_reads_batches_that_are_copied_into_its_memory() -> None:
         compute(static)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        # JAX works in threads of its own, which a capture in the default mode would forbid.
+        # JAX's own threads may allocate memory, which a capture in the default mode forbids.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = compute(static)
         for batch in dataset:
@@ -156,7 +156,7 @@ def test_a_graph_reads_batches_that_are_copied_into_its_memory() -> None:
                 break
 
 
-def test_a_batch_is_refused_while_a_graph_is_captured() -> None:
+def test_a_batch_is_refused_during_the_capture_of_a_graph() -> None:
     with SynthPixDataset(base(**few)) as dataset:
         batches = iter(dataset)
         static = next(batches).images.clone()
@@ -181,16 +181,14 @@ def live_bytes(gpu: jax.Device) -> int:
 
 
 @pytest.mark.parametrize("keep", [0, 20])
-def test_at_most_two_batches_are_on_the_device_above_what_is_used(
-    keep: int, gpu: jax.Device
-) -> None:
+def test_at_most_two_freed_batches_are_on_the_device(keep: int, gpu: jax.Device) -> None:
     size = {"image_shape": (64, 64), "flow_field_size": (80.0, 80.0), "img_offset": (8.0, 8.0)}
-    # Nothing else than torch that the next batch could have to wait for.
+    # One flow batch for all batches: a batch can only wait for torch.
     config = base(**size, batches_per_flow_batch=10**6)
     kept: list[Batch] = []
     with SynthPixDataset(config, ahead=0) as dataset:
         batches = iter(dataset)
-        # From the first on, the flow batch is there.
+        # The first batch loads the flow batch.
         kept.extend(next(batches) for _ in range(1 + keep))
         before = live_bytes(gpu)
         kept.append(next(batches))
@@ -206,22 +204,22 @@ def test_at_most_two_batches_are_on_the_device_above_what_is_used(
     kept.clear()
 
 
-def test_the_memory_of_a_closed_dataset_is_given_back() -> None:
+def test_close_returns_the_memory_of_freed_batches() -> None:
     with SynthPixDataset(base(**few)) as dataset:
         batches = [batch for batch, _ in zip(dataset, range(20), strict=False)]
         batches.clear()
     torch.cuda.synchronize()
     dataset.close()
-    assert dataset._bridge.held == 0
+    assert dataset.stream.bridge.held == 0
 
 
 # Streams ---------------------------------------------------------------------------------------
 
 
 def waits(work: Callable[[], Any], folder: Path) -> Counter[str]:
-    """What the host waits for CUDA with while `work` runs, by name.
+    """Count the CUDA calls by which the host waits while `work` runs, by name.
 
-    Calls are those of torch in this thread. Of JAX's the profile has none.
+    The calls are those of torch in this thread; the profile does not contain those of JAX.
     """
     config = torch._C._profiler._ExperimentalConfig(enable_cuda_sync_events=True)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -236,13 +234,13 @@ def waits(work: Callable[[], Any], folder: Path) -> Counter[str]:
         if event.get("cat") in ("cuda_runtime", "cuda_driver")
         and event["tid"] == threading.get_native_id()
     )
-    # How the launch of a kernel is called differs from one CUDA to the next.
+    # The name of the call that launches a kernel depends on the version of CUDA.
     assert calls.total() >= 100, "the profile has too few calls of CUDA: this shows nothing"
     return Counter({name: count for name, count in calls.items() if "Sync" in name})
 
 
 @pytest.mark.filterwarnings("ignore:.*[Pp]rofiler")
-def test_the_host_waits_for_nothing_while_the_device_keeps_up(tmp_path: Path) -> None:
+def test_the_host_never_waits_while_the_device_keeps_up(tmp_path: Path) -> None:
     total = torch.zeros((), device="cuda")
     with SynthPixDataset(base(batches_per_flow_batch=10**6)) as dataset:
         batches = iter(dataset)
@@ -254,12 +252,12 @@ def test_the_host_waits_for_nothing_while_the_device_keeps_up(tmp_path: Path) ->
 
         steps()
         counted = waits(steps, tmp_path)
-    # Leaving the profile waits, once or twice.
+    # Closing the profile waits once or twice.
     assert counted.total() < 5, counted
 
 
 def ready(dataset: SynthPixDataset) -> Iterator[Batch]:
-    """A pass whose next batches need no flow batch, on a device with nothing to do."""
+    """Begin a pass whose next batches need no new flow batch, on an idle device."""
     batches = iter(dataset)
     for _ in range(3):
         next(batches)
@@ -267,7 +265,7 @@ def ready(dataset: SynthPixDataset) -> Iterator[Batch]:
     return batches
 
 
-def test_a_batch_is_handed_out_while_torch_is_busy() -> None:
+def test_a_batch_is_delivered_while_torch_is_busy() -> None:
     with SynthPixDataset(base(batches_per_flow_batch=10**6)) as dataset:
         batches = ready(dataset)
         torch.cuda._sleep(500 * SLOW)
@@ -277,21 +275,21 @@ def test_a_batch_is_handed_out_while_torch_is_busy() -> None:
         assert not busy.query()
 
 
-def test_batches_are_handed_out_while_jax_is_busy(gpu: jax.Device) -> None:
+def test_batches_are_delivered_while_jax_is_busy(gpu: jax.Device) -> None:
     work = jax.jit(lambda x: jax.lax.fori_loop(0, 100_000, lambda _, y: jnp.sin(y) + 1.0, x))
     x = jax.device_put(jnp.ones(1 << 20), gpu)
     work(x).block_until_ready()
     with SynthPixDataset(base(batches_per_flow_batch=10**6), ahead=1) as dataset:
         batches = ready(dataset)
         busy = work(x)
-        # The first was made before; the others are made behind the work.
+        # The first batch was dispatched before; the others are queued after the work.
         for _ in range(3):
             next(batches)
         assert not busy.is_ready()
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_nothing_in_a_step_makes_torch_synchronise() -> None:
+def test_no_step_makes_torch_synchronize() -> None:
     with SynthPixDataset(base(**few)) as dataset:
         batches = iter(dataset)
         next(batches)
@@ -307,7 +305,7 @@ def test_nothing_in_a_step_makes_torch_synchronise() -> None:
 
 
 def digests(**changes: Any) -> subprocess.Popen[str]:
-    """A process that prints the digests of 1,000 batches."""
+    """Start a process that prints the digests of 1,000 batches."""
     script = """
 import json, sys
 from kinds import base, few
@@ -317,7 +315,7 @@ from synthpix_torch import SynthPixDataset
 def on_host(batch):
     params = type(batch.params)(*(p.cpu() for p in batch.params))
     host = {k: v.cpu() for k, v in batch._asdict().items() if hasattr(v, "cpu")}
-    # Without its number, which would tell any two apart.
+    # Without the number, which would make equal batches differ.
     return batch._replace(params=params, number=0, **host)
 
 with SynthPixDataset(base(**few, **json.loads(sys.argv[1]))) as dataset:
@@ -326,7 +324,7 @@ with SynthPixDataset(base(**few, **json.loads(sys.argv[1]))) as dataset:
 """
     paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    # What is compiled is compiled by each process, or the second would only repeat the first.
+    # Each process must compile for itself, else the second would reuse the code of the first.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-c", script, json.dumps(changes)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -379,7 +377,7 @@ def test_another_job_on_the_gpu_changes_no_bit(
     assert finished(digests(scheduler_class=scheduler)) == alone
 
 
-def test_a_gpu_and_a_cpu_agree_on_everything_but_rounding() -> None:
+def test_a_gpu_and_a_cpu_differ_only_in_rounding() -> None:
     config = base(**few)
     with SynthPixDataset(config) as here, SynthPixDataset(config, device="cpu") as there:
         on_gpu, on_cpu = here.batch_at(3), there.batch_at(3)
@@ -401,7 +399,7 @@ def test_batches_are_made_on_the_gpu_that_torch_uses() -> None:
 
 
 def fresh(script: str, **environment: str) -> Any:
-    """What a script prints, in JSON, in a process where JAX was set up by nobody."""
+    """Return the JSON that a script prints in a process where JAX is not configured."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
     paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
@@ -414,7 +412,7 @@ def fresh(script: str, **environment: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_jax_takes_no_more_of_the_gpu_than_it_needs() -> None:
+def test_jax_does_not_preallocate_gpu_memory() -> None:
     share = fresh(
         """
 import json, torch
@@ -426,12 +424,12 @@ torch.cuda.synchronize()
 print(json.dumps((free - torch.cuda.mem_get_info()[0]) / total))
 """
     )
-    # By default JAX takes three quarters. Contexts and libraries are below 2 GiB.
+    # By default JAX preallocates three quarters. Contexts and libraries take less than 2 GiB.
     assert share < 0.1
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_the_second_gpu_is_used_and_the_first_is_left_alone() -> None:
+def test_a_dataset_on_the_second_gpu_does_not_touch_the_first() -> None:
     found = fresh(
         """
 import json, torch, jax

@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU run on a CPU, too, so that they are known to work."""
+"""The GPU benchmarks also run on a CPU."""
 
 import subprocess
 import sys
@@ -21,22 +21,22 @@ def output(module: str, *arguments: str) -> str:
 
 
 @pytest.mark.long
-def test_pairs_per_second_are_measured() -> None:
+def test_gpu_measures_pairs_per_second() -> None:
     assert "| 16 | 2 |" in output("gpu", *TINY)
 
 
 @pytest.mark.long
-def test_working_sets_are_measured() -> None:
+def test_gpu_memory_measures_working_sets() -> None:
     assert "| 16 | 2 | 1 |" in output("gpu_memory", *TINY, "--bounds", "1", "2")
 
 
 @pytest.mark.long
-def test_a_trace_is_recorded() -> None:
+def test_gpu_trace_records_a_trace() -> None:
     assert "no streams to draw" in output("gpu_trace", "--size", "16", "--batch-size", "2")
 
 
 @pytest.mark.long
-def test_bits_are_compared(tmp_path: Path) -> None:
+def test_gpu_bits_compares_equal_batches_as_equal(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("here.npz", "there.npz")]
     for path in paths:
         output("gpu_bits", "make", path, "--batches", "3", "--kept", "2", "--size", "16")

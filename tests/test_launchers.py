@@ -1,4 +1,4 @@
-"""One stream on a changing number of ranks, through the trainers that start and join them."""
+"""Trainers that start several processes share one stream, on a changing number of ranks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scripts import EXAMPLES, Line, journal, kill, run, suspend, torchrun, wait_
 
 
 def start(trainer: str, folder: Path, ranks: int, *, resume: bool) -> subprocess.Popen[bytes]:
-    """Start an example that saves every second step and does not end."""
-    # accelerate's launcher starts one process in another way.
+    """Start an example that saves every second step and never ends."""
+    # accelerate's launcher starts a single process differently.
     if trainer != "accelerate" or ranks == 1:
         return torchrun(trainer, folder, ranks, steps=10**6, save_every=2, resume=resume)
     command = [
@@ -32,7 +32,7 @@ def start(trainer: str, folder: Path, ranks: int, *, resume: bool) -> subprocess
 
 
 def run_and_kill(trainer: str, folder: Path, ranks: int, *, resume: bool) -> list[list[Line]]:
-    """What each rank was trained on before all were killed."""
+    """Run an example, kill all ranks, and return the journal of each rank."""
     before = [len(journal(folder, rank)) for rank in range(ranks)]
     process = start(trainer, folder, ranks, resume=resume)
     try:
@@ -40,7 +40,8 @@ def run_and_kill(trainer: str, folder: Path, ranks: int, *, resume: bool) -> lis
             lambda: all(len(journal(folder, rank)) >= before[rank] + 7 for rank in range(ranks)),
             lambda: process.poll() is None,
         )
-        # What rank 0 has saved, the others have been trained on, but may not have noted yet.
+        # The other ranks have trained on every batch that rank 0 has saved, but may not have
+        # written their journals yet.
         suspend(process, rank=0)
         saved = len(journal(folder)) - before[0]
         wait_for(
@@ -53,7 +54,7 @@ def run_and_kill(trainer: str, folder: Path, ranks: int, *, resume: bool) -> lis
 
 
 def check(runs: list[list[list[Line]]], stream: dict[int, str]) -> None:
-    """Up to where the next one went on, the runs deliver each batch once, in order, as one does."""
+    """Check that the runs together deliver each batch once, in order, with the bits of `stream`."""
     begins = [lines[0][0].number for lines in runs]
     ends = [*begins[1:], begins[-1] + len(runs[-1]) * min(map(len, runs[-1]))]
     delivered: list[int] = []
@@ -70,13 +71,13 @@ def check(runs: list[list[list[Line]]], stream: dict[int, str]) -> None:
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """The bits of the batches of one process."""
+    """Return the digests of the batches of one process by number."""
     lines = run("plain", tmp_path_factory.mktemp("stream"), steps=400, save_every=1000)
     return {line.number: line.bits for line in lines}
 
 
 @pytest.mark.parametrize("trainer", ["lightning", "accelerate"])
-def test_a_run_that_goes_on_with_fewer_ranks_delivers_every_batch_once_in_order(
+def test_a_run_resumed_on_fewer_ranks_delivers_every_batch_once_in_order(
     trainer: str, stream: dict[int, str], tmp_path: Path
 ) -> None:
     runs = [

@@ -1,4 +1,4 @@
-"""The callback and the data module, asked directly; what they come to is in the matrix."""
+"""The callback and the data module; tests/matrix.py covers every way to save a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data module counts instead of rendering."""
+    """Let the data module count instead of render."""
     monkeypatch.setattr(synthpix_torch.integrations.lightning, "SynthPixDataset", CountingDataset)
 
 
 class Module(lightning_cases.Module):
-    """Notes what it is tested on."""
+    """Record the test batches as well."""
 
     def test_step(self, batch: Any, index: int) -> None:
         self.validation_step(batch, index)
@@ -60,7 +60,7 @@ def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Train
 
 
 @pytest.mark.parametrize("loader", lightning_cases.LOADERS)
-def test_the_state_is_saved_once_by_the_callback_alone(tmp_path: Path, loader: str) -> None:
+def test_only_the_callback_saves_the_state(tmp_path: Path, loader: str) -> None:
     dataset = CountingDataset(epoch_length=5)
     save = lightning_cases.every_step(tmp_path)
     trainer(tmp_path, save, ResumeCallback(dataset)).fit(
@@ -72,7 +72,7 @@ def test_the_state_is_saved_once_by_the_callback_alone(tmp_path: Path, loader: s
         assert "fingerprint" not in str(checkpoint)
 
 
-def test_the_state_of_a_loader_of_others_is_still_saved(tmp_path: Path) -> None:
+def test_the_state_of_a_loader_over_other_data_is_still_saved(tmp_path: Path) -> None:
     dataset = CountingDataset()
     others = StatefulDataLoader([torch.zeros(1)] * 9, batch_size=1)
     save = lightning_cases.every_step(tmp_path)
@@ -88,45 +88,47 @@ def test_the_state_of_a_loader_of_others_is_still_saved(tmp_path: Path) -> None:
     assert "combined_loader" in checkpoint["loops"]["fit_loop"]["state_dict"]
 
 
-def test_a_callback_with_nothing_to_follow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no dataset to follow: ResumeCallback\(dataset\)"):
+def test_a_callback_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no dataset to track: .*ResumeCallback\(dataset\)"):
         trainer(tmp_path, ResumeCallback()).fit(Module(), CountingDataset())
 
 
-def test_a_callback_that_follows_another_dataset_is_refused_at_the_first_step(
+def test_a_callback_that_tracks_another_dataset_is_refused_at_the_first_step(
     tmp_path: Path,
 ) -> None:
     with (
-        pytest.raises(RuntimeError, match="follows another dataset than the one trained on"),
-        pytest.warns(UserWarning, match="Lightning reads ahead"),
+        pytest.raises(RuntimeError, match="tracks another dataset than the one trained on"),
+        pytest.warns(UserWarning, match="Lightning prefetches batches"),
     ):
         trainer(tmp_path, ResumeCallback(CountingDataset())).fit(Module(), CountingDataset())
 
 
-def test_a_module_that_takes_batches_itself_is_refused(tmp_path: Path) -> None:
-    class Takes(Module):
+def test_a_module_that_fetches_batches_itself_is_refused(tmp_path: Path) -> None:
+    class Fetches(Module):
         def training_step(self, dataloader_iter: Any) -> torch.Tensor:  # type: ignore[override]
             raise AssertionError
 
     dataset = CountingDataset()
     with (
-        pytest.raises(TypeError, match="takes batches from dataloader_iter"),
+        pytest.raises(TypeError, match="fetches batches from dataloader_iter"),
         pytest.warns(UserWarning, match="`dataloader_iter` step flavor"),
     ):
-        trainer(tmp_path, ResumeCallback(dataset)).fit(Takes(), dataset)
+        trainer(tmp_path, ResumeCallback(dataset)).fit(Fetches(), dataset)
 
 
 def test_a_checkpoint_of_another_number_of_datasets_is_refused(tmp_path: Path) -> None:
     dataset = CountingDataset()
     save = lightning_cases.every_step(tmp_path)
     trainer(tmp_path, save, ResumeCallback(dataset), max_steps=1).fit(Module(), dataset)
-    with pytest.raises(ValueError, match="states of 1 datasets, ResumeCallback follows 2"):
+    with pytest.raises(
+        ValueError, match="holds 1 dataset states, ResumeCallback tracks 2 datasets"
+    ):
         trainer(tmp_path, ResumeCallback(dataset, CountingDataset())).fit(
             Module(), dataset, ckpt_path=tmp_path / "step=1.ckpt"
         )
 
 
-def test_validation_and_test_from_a_checkpoint_leave_the_training_data_where_it_is(
+def test_validating_or_testing_from_a_checkpoint_does_not_move_the_training_data(
     tmp_path: Path,
 ) -> None:
     dataset = CountingDataset()
@@ -141,19 +143,19 @@ def test_validation_and_test_from_a_checkpoint_leave_the_training_data_where_it_
     assert (dataset.position, dataset.tracking) == (1, False)
 
 
-def test_a_batch_that_on_train_batch_start_turns_down_is_delivered_by_the_next_epoch(
+def test_a_batch_rejected_by_on_train_batch_start_is_the_first_of_the_next_epoch(
     tmp_path: Path,
 ) -> None:
-    class TurnsDown(Module):
+    class Rejects(Module):
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
             return -1 if batch.number == 3 and self.current_epoch == 0 else None
 
-    dataset, module = CountingDataset(epoch_length=5), TurnsDown()
+    dataset, module = CountingDataset(epoch_length=5), Rejects()
     trainer(tmp_path, ResumeCallback(dataset), max_steps=8).fit(module, dataset)
     assert module.seen == list(range(8))
 
 
-def test_an_interrupted_fit_leaves_the_dataset_at_the_first_batch_that_was_not_trained_on(
+def test_an_interrupted_fit_leaves_the_dataset_at_the_first_uncommitted_batch(
     tmp_path: Path,
 ) -> None:
     dataset = CountingDataset()
@@ -164,7 +166,7 @@ def test_an_interrupted_fit_leaves_the_dataset_at_the_first_batch_that_was_not_t
     assert (dataset.position, dataset.tracking) == (4, False)
 
 
-def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+def test_a_second_fit_continues_where_the_first_ended(tmp_path: Path) -> None:
     dataset, module = CountingDataset(), Module()
     for _ in range(2):
         mine = trainer(tmp_path, ResumeCallback(dataset), max_steps=3, enable_checkpointing=False)
@@ -174,7 +176,7 @@ def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loader", lightning_cases.LOADERS)
 @pytest.mark.parametrize("length", lightning_cases.LENGTHS.values())
-def test_a_checkpoint_that_is_saved_after_the_fit_goes_on_behind_it(
+def test_a_checkpoint_saved_after_the_fit_resumes_behind_its_last_batch(
     tmp_path: Path, loader: str, length: int | None
 ) -> None:
     make = lightning_cases.LOADERS[loader]
@@ -190,14 +192,14 @@ def test_a_checkpoint_that_is_saved_after_the_fit_goes_on_behind_it(
     assert module.seen == [6, 7, 8]
 
 
-def test_a_checkpoint_without_the_callback_is_warned_of(tmp_path: Path) -> None:
+def test_resuming_from_a_checkpoint_saved_without_the_callback_warns(tmp_path: Path) -> None:
     dataset, module = CountingDataset(), Module()
     without = trainer(tmp_path, enable_checkpointing=False, max_steps=2)
-    with pytest.warns(UserWarning, match="Lightning reads ahead"):
+    with pytest.warns(UserWarning, match="Lightning prefetches batches"):
         without.fit(module, DataLoader(dataset, batch_size=None))
     without.save_checkpoint(tmp_path / "without.ckpt")
     dataset.seek(2)
-    with pytest.warns(UserWarning, match="does not say which batch comes next.* at batch 2"):
+    with pytest.warns(UserWarning, match="does not contain the position.* from batch 2"):
         trainer(tmp_path, ResumeCallback(dataset), max_steps=4, enable_checkpointing=False).fit(
             module, DataLoader(dataset, batch_size=None), ckpt_path=tmp_path / "without.ckpt"
         )
@@ -205,15 +207,17 @@ def test_a_checkpoint_without_the_callback_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loader", lightning_cases.LOADERS)
-def test_datasets_of_different_lengths_are_exact_side_by_side(tmp_path: Path, loader: str) -> None:
+def test_interleaved_datasets_of_different_lengths_resume_exactly(
+    tmp_path: Path, loader: str
+) -> None:
     class Pairs(Module):
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
-            pairs.append((batch["endless"].number, batch["sized"].number))
-            return super().training_step(batch["endless"], index)
+            pairs.append((batch["infinite"].number, batch["sized"].number))
+            return super().training_step(batch["infinite"], index)
 
     def fit(steps: int, resumed: int = 0) -> list[tuple[int, int]]:
         pairs.clear()
-        datasets = {"endless": CountingDataset(), "sized": CountingDataset(epoch_length=3)}
+        datasets = {"infinite": CountingDataset(), "sized": CountingDataset(epoch_length=3)}
         callbacks: list[pl.Callback] = [ResumeCallback(*datasets.values())]
         callbacks += [] if resumed else [lightning_cases.every_step(tmp_path)]
         trainer(tmp_path, *callbacks, max_steps=steps, enable_checkpointing=not resumed).fit(
@@ -234,7 +238,7 @@ def test_datasets_of_different_lengths_are_exact_side_by_side(tmp_path: Path, lo
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_data_module_trains_validates_and_tests_on_its_configurations(tmp_path: Path) -> None:
+def test_the_data_module_uses_the_configuration_of_each_stage(tmp_path: Path) -> None:
     data = SynthPixDataModule(
         base(**few),
         val=base(seed=4),
@@ -287,13 +291,13 @@ def test_a_data_module_may_bring_its_own_validation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
-def test_a_number_of_batches_without_data_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}_batches=3 has no data: give {name} as well"):
+def test_a_number_of_batches_without_a_configuration_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}_batches=3 needs data: pass {name} as well"):
         SynthPixDataModule(base(), **{f"{name}_batches": 3})  # type: ignore[arg-type]
 
 
-def test_a_folder_to_load_from_is_refused_because_it_would_move_validation_too() -> None:
-    with pytest.raises(ValueError, match="leave out load_from, and pass ckpt_path to fit"):
+def test_load_from_is_refused_because_it_would_move_validation_too() -> None:
+    with pytest.raises(ValueError, match="remove load_from, pass ckpt_path to fit"):
         SynthPixDataModule(base(), load_from="runs/a")
 
 
@@ -301,14 +305,14 @@ def test_a_folder_to_load_from_is_refused_because_it_would_move_validation_too()
     ("stage", "name"), [("fit", "train"), ("validate", "val"), ("test", "test")]
 )
 def test_a_stage_without_its_configuration_is_refused(stage: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"has no {name} configuration: give {name}"):
+    with pytest.raises(ValueError, match=f"has no {name} configuration: pass {name}"):
         SynthPixDataModule().setup(stage)
 
 
-def test_a_window_on_endless_data_needs_a_number_of_batches() -> None:
+def test_a_window_of_infinite_data_needs_a_number_of_batches() -> None:
     data = SynthPixDataModule(base(), val=base())
     data.setup("fit")
-    with pytest.raises(ValueError, match="The val data never ends: give val_batches"):
+    with pytest.raises(ValueError, match="The val data is infinite: pass val_batches"):
         data.val_dataloader()
 
 
@@ -316,7 +320,7 @@ def test_a_window_on_endless_data_needs_a_number_of_batches() -> None:
 
 
 @pytest.mark.parametrize("missing", ["lightning", "lightning_utilities"])
-def test_without_lightning_the_error_names_the_extra_and_a_broken_install_its_own(
+def test_a_missing_lightning_names_the_extra_and_a_broken_one_shows_its_own_error(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     imported = builtins.__import__

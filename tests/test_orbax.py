@@ -12,16 +12,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import grain.python as grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import synthpix
+from grain.checkpoint import CheckpointRestore
 from kinds import KINDS, base, few
 from oracle import differing, digest, ours, sampler, theirs
 from orbax.checkpoint.experimental import v1
 
 from synthpix_torch import (
     Checkpointer,
+    OrbaxStateful,
     StateMismatchError,
     SynthPixDataset,
     checkpoint_args,
@@ -65,25 +68,84 @@ def test_a_manager_of_the_users_own_saves_and_restores_the_dataset(
             assert np.array_equal(restored["model"]["weights"], weights)
 
 
+def test_state_and_composite_are_two_forms_of_one_state(tmp_path: Path) -> None:
+    dataset = at(7)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(7, args=checkpoint_args(dataset))
+    with ocp.CheckpointManager(tmp_path) as manager:
+        restored = manager.restore(7, args=checkpoint_args(at(0), restore=True))
+    assert restored_state(restored) == dataset.state_dict()
+    again = at(0)
+    again.load_state_dict(restored_state(restored))
+    assert digest(next(iter(again))) == digest(dataset.batch_at(7))
+    # Written by hand in a step of a Checkpointer, the files are the same.
+    save_checkpoint(tmp_path / "ours", dataset, 7)
+    for item, file in (("sampler", "metadata"), ("grain", "process_0-of-1.json")):
+        theirs, ours = (step / item / file for step in (tmp_path / "7", tmp_path / "ours" / "7"))
+        assert json.loads(ours.read_bytes()) == json.loads(theirs.read_bytes())
+
+
+def test_what_orbax_writes_later_is_what_was_given(tmp_path: Path) -> None:
+    class Mutable:
+        state = at(0).state_dict()
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.state
+
+    dataset: Any = Mutable()
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(0, args=checkpoint_args(dataset))
+        dataset.state["sampler"]["position"] = 5
+        dataset.state["made_with"].clear()
+        manager.wait_until_finished()
+        restored = manager.restore(0, args=checkpoint_args(dataset, restore=True))
+    assert restored_state(restored) == at(0).state_dict()
+
+
+@pytest.mark.parametrize("writer", ["Orbax", "Checkpointer"])
+def test_grain_restores_its_item_by_itself(tmp_path: Path, writer: str) -> None:
+    dataset = at(7)
+    if writer == "Orbax":
+        with ocp.CheckpointManager(tmp_path) as manager:
+            manager.save(7, args=checkpoint_args(dataset))
+    else:
+        save_checkpoint(tmp_path, dataset, 7)
+    flows = dataset.stream.flows
+    records = iter(flows.canonical().to_iter_dataset(grain.ReadOptions(2, 4)))
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.restore(7, args=ocp.args.Composite(grain=CheckpointRestore(records)))
+    element = next(records)
+    records.close()
+    assert element.record.file == dataset.batch_at(7).files[0]
+    assert element.flow_batch == 2
+
+
+def test_a_composite_without_an_item_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks the items grain"):
+        restored_state({"sampler": {}, "grain": None})
+
+
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_orbax_v1_takes_the_dataset_as_a_stateful_object(
     tmp_path: Path, asynchronous: bool
 ) -> None:
     dataset, weights = at(7), {"weights": np.arange(3)}
+    saved = {"data": OrbaxStateful(dataset), "model": weights}
     if asynchronous:
-        saving = v1.save_checkpointables_async(tmp_path / "a", {"data": dataset, "model": weights})
+        saving = v1.save_checkpointables_async(tmp_path / "a", saved)
         dataset.seek(9)
         saving.result()
     else:
-        v1.save_checkpointables(tmp_path / "a", {"data": dataset, "model": weights})
+        v1.save_checkpointables(tmp_path / "a", saved)
     dataset = at(0)
-    restored = v1.load_checkpointables(tmp_path / "a", {"data": dataset, "model": weights})
-    assert restored["data"] is dataset
+    stateful = OrbaxStateful(dataset)
+    restored = v1.load_checkpointables(tmp_path / "a", {"data": stateful, "model": weights})
+    assert restored["data"] is stateful
     assert dataset.position == 7
     assert np.array_equal(restored["model"]["weights"], weights["weights"])
     other = at(3, seed=4)
     with pytest.raises(Exception, match="data") as caught:
-        v1.load_checkpointables(tmp_path / "a", {"data": other})
+        v1.load_checkpointables(tmp_path / "a", {"data": OrbaxStateful(other)})
     assert isinstance(caught.value.__cause__, StateMismatchError)
     assert other.position == 3
 
@@ -93,10 +155,10 @@ def test_orbax_v1_saves_a_training_step_by_step(tmp_path: Path) -> None:
     with v1.training.Checkpointer(tmp_path) as checkpoints:
         for step in range(3):
             dataset.seek(step * 5)
-            checkpoints.save_checkpointables(step, {"data": dataset})
+            checkpoints.save_checkpointables(step, {"data": OrbaxStateful(dataset)})
     dataset = at(0)
     with v1.training.Checkpointer(tmp_path) as checkpoints:
-        checkpoints.load_checkpointables(abstract_checkpointables={"data": dataset})
+        checkpoints.load_checkpointables(abstract_checkpointables={"data": OrbaxStateful(dataset)})
     assert dataset.position == 10
 
 
@@ -145,7 +207,7 @@ def test_load_from_passes_over_a_damaged_step_and_refuses_a_folder_without_a_who
     with pytest.warns(UserWarning, match=r"Step 2 .*process_0-of-1.json was changed"):
         assert SynthPixDataset(base(**few), load_from=tmp_path).position == 1
     for empty in (tmp_path / "none", tmp_path / "1"):
-        with pytest.raises(FileNotFoundError, match=r"no whole step in .*: leave out load_from"):
+        with pytest.raises(FileNotFoundError, match=r"no complete step in .*: leave out load_from"):
             SynthPixDataset(base(**few), load_from=empty)
 
 

@@ -1,4 +1,4 @@
-"""The picture of overlap counts and draws what a trace says."""
+"""benchmarks.gpu_trace counts and draws the overlap in a trace."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ EVENTS = [
 ]
 
 
-def test_the_stream_of_torchs_kernels_is_torchs() -> None:
+def test_the_cuda_stream_with_kernels_of_torch_belongs_to_torch() -> None:
     assert trained_on(pieces(EVENTS)) == 7
 
 
@@ -33,5 +33,5 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "overlap.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_pieces_that_touch_are_one() -> None:
+def test_adjacent_pieces_are_merged() -> None:
     assert merged([Piece(0, 1, 0, ""), Piece(1, 2, 0, ""), Piece(0.5, 0.6, 0, "")]) == [(0, 2)]

@@ -1,4 +1,4 @@
-"""Versions that break or crawl together are warned of, once, and no others are."""
+"""A dataset on a GPU warns once about versions that fail or are slow together."""
 
 import tomllib
 import warnings
@@ -27,7 +27,7 @@ GOOD = Installed(jaxlib="0.11.1", jax_cuda=(13,), torch_cuda=13, cudnn=(13,))
         GOOD._replace(torch_cuda=None),
     ],
 )
-def test_good_combinations_are_left_alone(found: Installed, renderer: str) -> None:
+def test_working_combinations_have_no_problem(found: Installed, renderer: str) -> None:
     assert problems(found, renderer=renderer) == []
 
 
@@ -39,13 +39,15 @@ def test_a_plugin_for_another_cuda_is_a_problem(plugins: tuple[int, ...]) -> Non
 
 def test_two_cudnn_in_one_folder_are_a_problem() -> None:
     (clause,) = problems(GOOD._replace(cudnn=(12, 13)), renderer="particles")
-    assert "cuDNN for CUDA 12 and 13 overwrite each other" in clause
+    assert "cuDNN packages for CUDA 12 and 13 overwrite each other" in clause
 
 
 @pytest.mark.parametrize(
     ("jaxlib", "slow"), [("0.10.1", 0), ("0.10.2", 1), ("0.11.0", 1), ("0.11.1", 0), ("0.12.0", 0)]
 )
-def test_a_slow_float_scatter_concerns_one_renderer(jaxlib: str, slow: int) -> None:
+def test_a_jaxlib_with_a_slow_float_scatter_is_a_problem_of_the_synthpix_renderer(
+    jaxlib: str, slow: int
+) -> None:
     found = GOOD._replace(jaxlib=jaxlib)
     assert len(problems(found, renderer="synthpix")) == slow
     assert problems(found, renderer="particles") == []
@@ -63,7 +65,7 @@ def test_all_problems_are_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("platform", "times"), [("cpu", 0), ("gpu", 1)])
-def test_versions_are_looked_at_where_a_gpu_was_chosen(
+def test_versions_are_checked_only_on_a_gpu(
     platform: str, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -75,11 +77,13 @@ def test_versions_are_looked_at_where_a_gpu_was_chosen(
     assert asked == ["particles"] * times
 
 
-def test_this_machine_has_a_jaxlib_that_is_read() -> None:
-    assert versions._release(versions.installed().jaxlib) >= (0, 10, 2)
+def test_the_installed_versions_can_be_read() -> None:
+    found = versions.installed()
+    assert found.jaxlib.count(".") >= 2
+    assert isinstance(problems(found, renderer="synthpix"), list)
 
 
-def test_the_table_of_the_installation_has_the_ranges_of_the_extras() -> None:
+def test_the_table_in_install_md_has_the_ranges_of_the_extras() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     table = (ROOT / "docs" / "install.md").read_text()
     for major in versions.CUDA_MAJORS:

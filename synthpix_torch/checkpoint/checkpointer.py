@@ -1,61 +1,33 @@
-"""Saves and restores a run, a numbered step at a time."""
+"""Save and restore registered objects as numbered steps of a folder."""
 
 from __future__ import annotations
 
-import datetime
 import logging
 import os
-import threading
-import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from orbax.checkpoint import checkpoint_managers as policies
-
-from synthpix_torch.checkpoint import ranks
 from synthpix_torch.checkpoint import step as steps
-from synthpix_torch.checkpoint.folder import CheckpointError, Folder, Place, UnfinishedError
-from synthpix_torch.checkpoint.newest import check_step, find_newest
-from synthpix_torch.checkpoint.registry import Registry
-from synthpix_torch.checkpoint.step import About
+from synthpix_torch.checkpoint.folder import CheckpointError, CleanupError, Folder
+from synthpix_torch.checkpoint.load import Found, find_step
+from synthpix_torch.checkpoint.objects import Dataset, Objects
+from synthpix_torch.checkpoint.step import Manifest
 from synthpix_torch.checks import check_integer
-from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.stream import ranks
 
 logger = logging.getLogger("synthpix_torch")
 
-_OPEN: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
-
-
-def _finish_all() -> None:
-    """Let the steps of those who did not call `close` reach the disk; failures are logged."""
-    for checkpointer in tuple(_OPEN):
-        with suppress(CheckpointError):
-            checkpointer._finish()
-
-
-# Later, and so in `atexit`, the pools of threads that Orbax writes with refuse work.
-threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
-
-
-def _forget_in_child() -> None:
-    """The thread that writes stays with the parent of a fork, so a child must not wait for it."""
-    for checkpointer in tuple(_OPEN):
-        checkpointer._pending = None
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
-
 
 class Checkpointer:
-    """Saves and restores registered objects together, a numbered step of a folder at a time.
+    """Saves and restores registered objects together, as numbered steps of a folder.
 
-    A step is on disk whole or not at all. Rank 0 writes, all ranks read; with several ranks call
-    `save`, `restore` and `wait` on all of them, with the same arguments. Use it in a `with`
-    statement, or call `close`, which waits for the last step and raises what failed; the end of the
-    program waits too, and logs it.
+    A step is written atomically. Rank 0 writes, all ranks read; with several ranks call `save`,
+    `restore` and `wait` on all of them, with the same arguments. Use it in a `with` statement, or
+    call `close`, which waits for the last step and raises its error; the end of the program waits,
+    too, and logs the error.
 
         with Checkpointer("runs/a", keep=3) as checkpoints:
             checkpoints.register(data=dataset, model=model, optimizer=optimizer)
@@ -74,13 +46,13 @@ class Checkpointer:
         every: int = 1,
         read_only: bool = False,
     ) -> None:
-        """Nothing is read or written yet.
+        """Read and write nothing yet.
 
         Args:
-            folder: Where the steps are; made when it is locked, by the first `restore`, or `save`
-                of a step that is due.
-            keep: How many of the newest steps to keep, None for all.
-            keep_every: Steps that are multiples of it are kept for ever.
+            folder: The folder of the steps; made by the first `restore`, or `save` of a due step.
+            keep: How many of the newest steps to keep, None for all. Older steps that hold an
+                object that is not registered are kept, too.
+            keep_every: Keep multiples of it for ever.
             every: `save` writes multiples of it only.
             read_only: Restore without a lock, while another process may be writing.
 
@@ -92,78 +64,82 @@ class Checkpointer:
             if name == "every" or value is not None:
                 check_integer(name, value, 1)
         self._folder = Folder(folder)
-        for_ever = [policies.EveryNSteps(keep_every)] if keep_every else []
-        self._preservation = policies.AnyPreservationPolicy([policies.LatestN(keep), *for_ever])
-        self._cadence = policies.FixedIntervalPolicy(every)
+        self._keep, self._keep_every, self._every = keep, keep_every, every
         self._read_only = read_only
-        self._registry = Registry()
-        self._passed_over: list[int] = []
+        self._objects = Objects()
+        self._skipped: list[int] = []
+        # Its thread completes what was submitted before the interpreter exits.
         self._writer = ThreadPoolExecutor(1, "synthpix_torch-checkpoint")
+        self._process = os.getpid()
         self._pending: Future[None] | None = None
         self._has_saved = False
         self._closed = False
-        _OPEN.add(self)
 
     def register(self, **objects: Any) -> None:
-        """Name what is saved: anything with `state_dict` and `load_state_dict`.
+        """Add objects to save, anything with `state_dict` and `load_state_dict`, by name.
 
         Raises:
-            TypeError: An object lacks one of the two.
-            ValueError: A name is taken, or cannot be the name of an item.
+            TypeError: An object lacks one of the two methods.
+            ValueError: A name is taken or cannot name an item, or an object has two names.
         """
         self._check_open()
-        self._registry.add(objects)
+        self._objects.add(objects)
 
     def save(self, step: int, *, overwrite: bool = False, force: bool = False) -> bool:
-        """Save all objects as they are now, and return while they are still being written.
+        """Save the present states of all objects; they are written in the background.
 
-        What happens to the objects afterwards does not reach the disk. If the step before this one
-        is still being written, it is waited for first.
+        Later changes of the objects are not saved. Waits first if the previous step is still being
+        written.
 
         Args:
             step: Its number, larger than all before.
-            overwrite: Let this step replace those of the same number and larger ones.
+            overwrite: Replace the step of the same number and all newer ones.
             force: Save although `step` is not a multiple of `every`.
 
         Returns:
             Whether the step is saved; False if it is not a multiple of `every`.
 
         Raises:
-            CheckpointError: The step before could not be written, or this process may not write.
+            CheckpointError: The previous step could not be written, or this process may not write.
             ValueError: There is such a step or a newer one, or nothing is registered.
-            TypeError: A state holds what could not be read again.
-            RuntimeError: The ranks do not agree on what to save, or another rank failed.
+            TypeError: A state holds a value that could not be restored.
+            RuntimeError: The ranks differ in what to save, or another rank failed.
         """
         self._check_open()
         check_integer("step", step, 0)
         if self._read_only:
             raise CheckpointError("This Checkpointer only reads: leave out read_only=True to save.")
-        if not self._registry:
+        if not self._objects:
             raise ValueError("Nothing is registered: call register(data=dataset) first.")
-        if not (force or self._cadence.should_save(_Info(step), [], context=None)):
-            # Several ranks hear of it together, at a step that is due.
-            if not ranks.are_several() and self._pending is not None and self._pending.done():
+        if step % self._every and not force:
+            # Several ranks raise an error together, when a step is due.
+            if not ranks.has_process_group() and self._pending is not None and self._pending.done():
                 self._finish()
             return False
         self._has_saved = True
         replacing = ranks.together(lambda: self._prepare(step, overwrite=overwrite))
-        taken = self._registry.take(step, keep=self._writes)
+        taken = self._objects.take(step, keep=self._writes)
         if self._writes:
-            about = steps.describe(self._registry.kinds, self._registry.datasets, taken)
-            self._pending = self._writer.submit(self._write, step, taken, about, replacing)
+            manifest = self._objects.describe(taken)
+            self._pending = self._writer.submit(self._write, step, taken, manifest, replacing)
         return True
 
-    def restore(self, step: int | None = None) -> int | None:
-        """Give all objects the states of the newest whole step, or of a given one.
+    def restore(self, step: int | None = None, *, only: Iterable[str] | None = None) -> int | None:
+        """Load the newest complete step into the registered objects, or a given one.
 
-        Damaged steps are named in a warning and passed over; the next `save` moves them aside.
-        Nothing is changed unless everything can be read and fits.
+        Corrupt steps are skipped with a warning; the next `save` quarantines them. Nothing changes
+        unless everything can be read and fits.
+
+        Args:
+            step: The step; the newest complete one by default.
+            only: Names of the objects to restore; others are left as they are, and the step may
+                hold objects that are not registered.
 
         Returns:
-            The number of the step, None if there is no whole step.
+            The number of the step, None if there is no complete step.
 
         Raises:
-            CheckpointError: The given step is damaged, or another process writes to the folder.
+            CheckpointError: The given step is corrupt, or another process writes to the folder.
             ValueError: There is no such step, or it holds other objects than are registered.
             StateMismatchError: A dataset was saved with another configuration or other data.
             RuntimeError: Another rank failed.
@@ -171,26 +147,29 @@ class Checkpointer:
         self._check_open()
         if step is not None:
             check_integer("step", step, 0)
-        ranks.check_equal({"step": str(step)})
+        if isinstance(only, str):
+            raise TypeError(f"only must be a list of names: pass only=[{only!r}].")
+        only = None if only is None else list(only)
+        ranks.check_equal({"step": str(step), "only": str(only)})
         while True:
-            # One rank decides: the others might look while a step is coming or going.
-            found: int | None
-            found, place = ranks.gather(ranks.together(lambda: self._find(step)))[0]
-            if found is None:
+            # Rank 0 decides: the others might look while a step is moved.
+            found = ranks.from_first(partial(self._find, step))
+            if self._writes:
+                found.warn(self._folder.path, stacklevel=2)
+            if found.number is None:
                 return None
             try:
-                saved = ranks.together(partial(self._read, found))
+                saved = ranks.together(partial(self._read, found.number, only))
                 break
             except Exception:
-                # Its writer may have moved or deleted it by now, for a newer one.
-                now = ranks.gather(ranks.together(self._folder.places).get(found))[0]
-                if place is not None and now == place:
+                # Its writer may have moved or deleted it meanwhile, for a newer one.
+                if ranks.from_first(self._folder.locations).get(found.number) == found.location:
                     raise
-        self._registry.give_back(saved, self._rank)
-        return found
+        self._objects.load(saved, self._rank)
+        return found.number
 
     def steps(self) -> list[int]:
-        """Numbers of the steps on disk, in order, whole or damaged."""
+        """Return the numbers of the steps on disk in order, complete or corrupt."""
         return self._folder.steps()
 
     def wait(self) -> None:
@@ -198,16 +177,16 @@ class Checkpointer:
 
         Raises:
             CheckpointError: It could not be written.
-            RuntimeError: The same, on the other ranks.
+            RuntimeError: It could not be written, on the other ranks.
         """
         self._check_open()
         ranks.together(self._finish)
 
     def close(self) -> None:
-        """Wait for the last step, then let another process write.
+        """Wait for the last step, then let other processes write.
 
-        Of several ranks only the one that writes waits and raises, so that a rank that fails can
-        close without the others; the end of a `with` block that did not fail calls `wait` first.
+        Only the rank that writes waits and raises, so that a rank that fails can close alone; a
+        `with` block that ends without an error calls `wait` first.
 
         Raises:
             CheckpointError: The last step could not be written.
@@ -234,9 +213,10 @@ class Checkpointer:
 
     @property
     def _rank(self) -> int:
-        """Of torch.distributed, else what the first dataset was told."""
-        datasets = iter(self._registry.datasets.values())
-        return ranks.rank() if ranks.are_several() else next((d.rank for d in datasets), 0)
+        """The rank in torch.distributed, else that of the first dataset."""
+        if ranks.has_process_group():
+            return ranks.get_rank()
+        return next((dataset.rank for dataset in self._objects.datasets.values()), 0)
 
     @property
     def _writes(self) -> bool:
@@ -247,116 +227,120 @@ class Checkpointer:
             raise RuntimeError("The Checkpointer is closed: make a new one.")
 
     def _finish(self) -> None:
-        """Wait for the step that is being written, and raise what went wrong, once."""
+        """Wait for the step that is being written, and raise its error once."""
         pending = self._pending
-        if pending is None:
+        # The thread that writes stays with the parent of a fork.
+        if pending is None or self._process != os.getpid():
             return
         try:
             pending.result()
         finally:
-            # Not if it was the wait that was interrupted.
+            # Not done if the wait was interrupted.
             if pending.done():
                 self._pending = None
 
     def _prepare(self, step: int, *, overwrite: bool) -> list[int]:
-        """Make way for a step; which steps go when it comes."""
+        """Quarantine skipped steps, and return the steps that this one replaces."""
         self._finish()
         if not self._writes:
             return []
-        self._folder.lock()
-        for number in self._passed_over:
-            if steps.is_ours(self._folder.step(number)):
-                logger.warning("Moved a damaged step to %s.", self._folder.set_aside(number))
-        self._passed_over = []
-        newer = [number for number in self._folder.steps() if number >= step]
+        folder = self._folder
+        folder.lock()
+        for number in self._skipped:
+            if steps.is_ours(folder.step(number)):
+                logger.warning("Moved a corrupt step to %s.", folder.quarantine(number))
+        self._skipped = []
+        newer = [number for number in folder.steps() if number >= step]
         for number in newer:
-            if not steps.is_ours(self._folder.step(number)):
+            if not steps.is_ours(folder.step(number)):
                 raise ValueError(
-                    f"{self._folder.step(number)} was written by another program and is not older "
-                    f"than step {step}: move it elsewhere, or choose another folder."
+                    f"{folder.step(number)} was written by another program and is not older than "
+                    f"step {step}: move it elsewhere, or choose another folder."
                 )
         if newer and not overwrite:
             raise ValueError(
-                f"Step {newer[-1]} is in {self._folder.path} already, step {step} is not newer: "
+                f"Step {newer[-1]} is in {folder.path} already, step {step} is not newer: "
                 "pass overwrite=True to replace it and all newer ones."
             )
         return newer
 
     def _write(
-        self, step: int, taken: Mapping[str, Any], about: About, replacing: list[int]
+        self, step: int, taken: Mapping[str, Any], manifest: Manifest, replacing: list[int]
     ) -> None:
-        """In the background: write one step, then delete old ones."""
+        """Write a step in the background, then delete old ones."""
         folder, saved = self._folder, False
         try:
-            folder.write(step, lambda place: steps.write_step(place, taken, about), replacing)
+            folder.write(step, lambda path: steps.write_step(path, taken, manifest), replacing)
             saved = True
-            folder.discard(self._outdated())
+            folder.delete(self._outdated(manifest.objects))
         except Exception as error:
             cause = str(error).rstrip(".")
-            if saved or isinstance(error, UnfinishedError):
+            if saved or isinstance(error, CleanupError):
                 text = (
-                    f"Step {step} is saved in {folder.path}, but tidying up behind it failed: "
+                    f"Step {step} is saved in {folder.path}, but old steps could not be deleted: "
                     f"{cause}. The next save tries again."
                 )
             else:
                 text = (
-                    f"Step {step} could not be saved in {folder.path}: {cause}. Older steps are as "
-                    "they were; mend the cause, and save again."
+                    f"Step {step} could not be saved in {folder.path}: {cause}. Older steps are "
+                    "unchanged; fix the cause, and save again."
                 )
-            # Also logged, for those who never come back to ask.
+            # Also logged, for programs that end without another call.
             logger.error("%s", text)
             raise CheckpointError(text) from error
 
-    def _outdated(self) -> list[int]:
-        """Steps of ours that Orbax's policies let go."""
-        ours = [_Info(n) for n in self._folder.steps() if steps.is_ours(self._folder.step(n))]
-        kept = self._preservation.should_preserve(ours, context=policies.PreservationContext())
-        return [info.step for info, keep in zip(ours, kept, strict=True) if not keep]
+    def _outdated(self, objects: Mapping[str, str]) -> list[int]:
+        """Return the steps to delete: none of them holds more than these objects."""
+        if self._keep is None:
+            return []
+        ours = [n for n in self._folder.steps() if steps.is_ours(self._folder.step(n))]
+        return [
+            number
+            for number in ours[: -self._keep]
+            if not (self._keep_every and number % self._keep_every == 0)
+            and _holds_only(self._folder.step(number), objects)
+        ]
 
-    def _find(self, step: int | None) -> tuple[int | None, Place | None]:
-        """The step to restore and where it is, on the rank that decides."""
+    def _find(self, step: int | None) -> Found:
         self._finish()
-        if ranks.are_several() and not self._writes:
-            return None, None
         if self._writes and not self._read_only:
             self._folder.lock()
-        if step is not None:
-            check_step(self._folder, step, steps.find_fault)
-            found: int | None = step
-        else:
-            found, self._passed_over = find_newest(self._folder, steps.find_fault, depth=5)
-        return found, None if found is None else self._folder.places().get(found)
+        found = find_step(self._folder, steps.find_fault, step)
+        self._skipped = list(found.faults)
+        return found
 
-    def _read(self, step: int) -> dict[str, Any]:
-        """All states of a step, if they are those of the registered objects."""
-        about = steps.read_about(self._folder.step(step))
-        if about is None:
+    def _read(self, step: int, only: list[str] | None) -> dict[str, Any]:
+        """Read the states of a step for the registered objects."""
+        manifest = steps.read_manifest(self._folder.step(step))
+        if manifest is None:
             raise CheckpointError(
                 f"Step {step} cannot be read in {self._folder.path} on rank {self._rank}: all "
                 "ranks need the same folder."
             )
-        self._registry.check(about.objects, step)
-        return steps.read_step(self._folder.step(step), about.objects)
+        chosen = self._objects.select(manifest.objects, step, only)
+        return steps.read_step(self._folder.step(step), chosen)
 
 
-class _Info(NamedTuple):
-    """A step as Orbax's policies want it."""
-
-    step: int
-    time: datetime.datetime = datetime.datetime.fromtimestamp(0, datetime.UTC)
-    metrics: Any = None
+def _holds_only(step: Path, objects: Mapping[str, str]) -> bool:
+    try:
+        manifest = steps.read_manifest(step)
+    except ValueError:
+        # A newer version wrote it.
+        return False
+    return manifest is not None and manifest.objects.items() <= objects.items()
 
 
 def save_checkpoint(
-    folder: str | os.PathLike[str], dataset: SynthPixDataset, step: int, max_to_keep: int = 1
+    folder: str | os.PathLike[str], dataset: Dataset, step: int, max_to_keep: int = 1
 ) -> None:
-    """Save a dataset alone, and return when it is on disk: synthpix.save_checkpoint for ours.
+    """Save a dataset alone, and return when it is on disk; like synthpix.save_checkpoint.
 
     Args:
-        folder: Where the steps are.
+        folder: The folder of the steps.
         dataset: Saved under the name `data`.
         step: Its number, larger than all before.
-        max_to_keep: How many of the newest steps to keep.
+        max_to_keep: How many of the newest steps to keep. Steps that hold other objects are kept,
+            too.
 
     Raises:
         CheckpointError: It could not be written.

@@ -1,4 +1,4 @@
-"""A folder of steps on disk: each is there whole or not at all, and one process writes."""
+"""A folder of steps: each is written atomically, and one process writes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from synthpix_torch.checkpoint.integrity import sync
+from synthpix_torch.checkpoint.step import sync
 
 WORK = ".synthpix_torch"
-"""What is not a step: the lock, steps being written or deleted, and damaged ones moved aside."""
+"""The lock, steps being written or deleted, and the quarantine of corrupt steps."""
 
 
 class CheckpointError(RuntimeError):
-    """A step could not be saved or read, or the folder belongs to another process."""
+    """A step cannot be saved or read, or another process writes to the folder."""
 
 
-class UnfinishedError(CheckpointError):
-    """A step is complete, but steps that it replaces could not be moved out of its way yet."""
+class CleanupError(CheckpointError):
+    """The new step is saved, but steps that it replaces could not be deleted yet."""
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a step is.
 
     Attributes:
         path: Its folder.
-        inode: Tells that folder from another one of the same name.
+        inode: Distinguishes that folder from another one of the same name.
     """
 
     path: Path
@@ -40,16 +40,16 @@ class Place(NamedTuple):
 
 
 class Folder:
-    """The steps below a path, named by their number as Orbax names them.
+    """The steps in a folder, named by their number as Orbax names them.
 
-    Reading needs nothing more. To write, call `lock` first.
+    Reading needs no lock; `write`, `delete` and `quarantine` need `lock` first.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Nothing is read or written yet.
+        """Read and write nothing yet.
 
         Raises:
-            ValueError: The path is an address.
+            ValueError: The path is a URL.
         """
         if "://" in os.fspath(path):
             raise ValueError(f"{path} is not on a local disk: choose a folder, and copy it there.")
@@ -58,15 +58,15 @@ class Folder:
         self._lock: _Lock | None = None
 
     def steps(self) -> list[int]:
-        """Numbers of all steps, in order; whether they are whole is another question.
+        """Return the numbers of all steps in order, complete or corrupt.
 
         Raises:
             CheckpointError: The folder cannot be read.
         """
-        return sorted(self.places())
+        return sorted(self.locations())
 
-    def places(self) -> dict[int, Place]:
-        """Where each step is now; another place, or the same with another step, is not equal.
+    def locations(self) -> dict[int, Location]:
+        """Return where each step is now; a step that was moved or replaced compares unequal.
 
         Raises:
             CheckpointError: The folder cannot be read.
@@ -79,29 +79,30 @@ class Folder:
                     paths.pop(number, None)
                 paths |= {number: self._work / "decided" / str(number) for number in decided}
                 with suppress(FileNotFoundError):
-                    places = {n: Place(path, path.stat().st_ino) for n, path in paths.items()}
+                    found = {n: Location(path, path.stat().st_ino) for n, path in paths.items()}
+                    # Else a writer has moved steps in the meantime.
                     if self._decided() == (decided, replaced):
-                        return places
+                        return found
         except OSError as error:
             raise CheckpointError(
-                f"{self.path} cannot be read: {error}. Mend that, or choose another folder."
+                f"{self.path} cannot be read: {error}. Fix that, or choose another folder."
             ) from error
 
     def step(self, number: int) -> Path:
-        """Where a step is, or would be."""
+        """Return where a step is, or would be."""
         decided = self._work / "decided" / str(number)
         return decided if decided.exists() else self.path / str(number)
 
     # Writing -----------------------------------------------------------------------------------
 
     def lock(self) -> None:
-        """Become the one writer, until `unlock` or the end of the process, however it ends.
+        """Become the only writer until `unlock` or the end of the process, and recover.
 
-        Whatever a writer that was killed had begun is finished or removed.
+        What a killed writer has begun is completed or removed.
 
         Raises:
-            CheckpointError: Another writer lives, or nothing can be written here, or the folder
-                was removed or replaced since it was locked.
+            CheckpointError: Another process writes, the folder cannot be written, or it was removed
+                or replaced since it was locked.
         """
         if self._lock is not None:
             self._lock.check(self.path)
@@ -126,38 +127,38 @@ class Folder:
             ) from error
 
     def unlock(self) -> None:
-        """Let others write."""
+        """Let other processes write."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def write(self, number: int, write: Callable[[Path], None], replacing: Iterable[int]) -> None:
-        """Write a step and make it one, for good, once it is complete.
+        """Write a step atomically.
 
         Args:
             number: The step.
-            write: Writes it to a place that it is given, down to the disk.
-            replacing: Steps that go when this one comes. A kill at any time leaves either all of
-                them, or this one in their place.
+            write: Writes it to the path that it is called with, and flushes it to disk.
+            replacing: Steps that are deleted when this one is complete. A kill at any time leaves
+                either all of them or this one.
 
         Raises:
-            UnfinishedError: The step is there, but what it replaces is still in the way.
+            CleanupError: The step is saved, but not all of `replacing` is deleted.
             Exception: The step could not be written; nothing has changed.
         """
-        place = self._work / "saving" / str(number)
+        path = self._work / "saving" / str(number)
         decided = self._work / "decided"
         try:
             self.lock()
-            _remove(place.parent)
-            place.parent.mkdir()
-            write(place)
+            _remove(path.parent)
+            path.parent.mkdir()
+            write(path)
             self.lock()
             if replacing:
                 decided.mkdir(exist_ok=True)
                 (decided / "replaced").write_text(" ".join(map(str, replacing)))
                 sync(decided / "replaced")
                 sync(decided)
-            os.rename(place, (decided if replacing else self.path) / str(number))
+            os.rename(path, (decided if replacing else self.path) / str(number))
         except BaseException:
             self._clear()
             raise
@@ -168,29 +169,29 @@ class Folder:
             sync(self.path)
             self._recover()
         except Exception as error:
-            # Whoever takes the lock next finishes it.
+            # The next lock recovers.
             self.unlock()
-            raise UnfinishedError(str(error)) from error
+            raise CleanupError(str(error)) from error
 
-    def discard(self, numbers: Iterable[int]) -> None:
-        """Delete steps, each of which stops being a step before the first file is deleted."""
+    def delete(self, numbers: Iterable[int]) -> None:
+        """Delete steps; each is renamed first, so that no step is ever incomplete."""
         for number in sorted(numbers, reverse=True):
             self._move(number, "deleted")
             _remove(self._work / "deleted")
 
-    def set_aside(self, number: int) -> Path:
-        """Move a damaged step out of the way, for a person to look at; where to."""
-        return self._move(number, "damaged")
+    def quarantine(self, number: int) -> Path:
+        """Move a corrupt step aside for inspection, and return its new path."""
+        return self._move(number, "quarantine")
 
     def _move(self, number: int, name: str) -> Path:
-        place = self._work / name / f"{number}-{uuid.uuid4().hex[:8]}"
-        place.parent.mkdir(exist_ok=True)
-        os.rename(self.path / str(number), place)
+        path = self._work / name / f"{number}-{uuid.uuid4().hex[:8]}"
+        path.parent.mkdir(exist_ok=True)
+        os.rename(self.path / str(number), path)
         sync(self.path)
-        return place
+        return path
 
     def _decided(self) -> tuple[list[int], list[int]]:
-        """The step, if there is one, that is complete and is to replace others; and those."""
+        """Return the complete step, if any, that replaces others, and those."""
         folder = self._work / "decided"
         decided = _numbers(folder)
         replaced = list(decided)
@@ -200,32 +201,31 @@ class Folder:
         return decided, replaced
 
     def _recover(self) -> None:
-        """Finish what was begun."""
+        """Complete a replacement that was decided, and remove the rest."""
         decided, replaced = self._decided()
-        self.discard({*replaced} & {*_numbers(self.path)})
+        self.delete({*replaced} & {*_numbers(self.path)})
         for number in decided:
             os.rename(self._work / "decided" / str(number), self.path / str(number))
             sync(self.path)
         self._clear()
 
     def _clear(self) -> None:
-        """Remove what was begun and is of no use, as far as that is possible and is ours."""
-        if self._lock is None:
-            return
-        with suppress(CheckpointError):
-            self._lock.check(self.path)
-            for rest in ("decided", "saving", "deleted"):
-                shutil.rmtree(self._work / rest, ignore_errors=True)
+        """Remove temporary folders as far as possible, if the lock still holds."""
+        if self._lock is not None:
+            with suppress(CheckpointError):
+                self._lock.check(self.path)
+                for rest in ("decided", "saving", "deleted"):
+                    shutil.rmtree(self._work / rest, ignore_errors=True)
 
 
 class _Lock:
-    """A lock on a file that the system releases when the process ends."""
+    """A lock on a file, which the system releases when the process ends."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            BlockingIOError: Another process has it; the text of the error is its number.
+            BlockingIOError: Another process holds it; its number is the text of the error.
         """
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -241,10 +241,10 @@ class _Lock:
         _LOCKS.add(self)
 
     def check(self, folder: Path) -> None:
-        """Raise unless the file is still the one that was locked.
+        """Raise unless the lock still holds.
 
         Raises:
-            CheckpointError: It was removed or replaced, or this is a forked child.
+            CheckpointError: The file was removed or replaced, or this is a forked child.
         """
         if not self.release.alive:
             raise CheckpointError(
@@ -261,8 +261,20 @@ class _Lock:
             )
 
 
+_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    # A forked child would otherwise hold the lock after its parent was killed.
+    for lock in tuple(_LOCKS):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
 def _numbers(folder: Path) -> list[int]:
-    """The folders in a folder that are named by a number, in order."""
+    """Return the numbers that name subfolders, in order; none if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             found = [entry.name for entry in entries if entry.is_dir()]
@@ -272,7 +284,7 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and those above it, for good."""
+    """Make a folder and its parents, and flush them to disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -282,15 +294,3 @@ def _make(folder: Path) -> None:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
-
-
-_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-def _release_in_child() -> None:
-    """A forked child would keep the lock when its parent is killed."""
-    for lock in tuple(_LOCKS):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_release_in_child)

@@ -16,15 +16,15 @@ _KEYS = ("torch", "cuda", "numpy", "python")
 class RandomState:
     """The global random states of torch (CPU and CUDA), NumPy and Python.
 
-    `Checkpointer` saves those of every rank and gives each rank its own back. Generators that you
-    made yourself are not among them: register a `torch.Generator` in an object of your own.
+    `Checkpointer` saves the states of every rank and restores each rank's own. Generators that you
+    made yourself are not included: register an object of your own for each `torch.Generator`.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """A new dict of tensors, numbers and strings."""
+        """Return a new dict of tensors, numbers and strings."""
         kind, keys, position, has_gauss, gauss = np.random.get_state()
         python_version, python_keys, python_gauss = random.getstate()
-        # Asking an unused GPU for its state would start CUDA.
+        # Reading the state of an unused GPU would initialize CUDA.
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         return {
             "torch": torch.get_rng_state(),
@@ -44,17 +44,17 @@ class RandomState:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Set all random states. Nothing changes unless all of them can be set.
+        """Set all random states, or none if one of them cannot be set.
 
         Raises:
-            ValueError: `state_dict` is not what `state_dict()` gave.
+            ValueError: `state_dict` was not returned by `state_dict()`.
         """
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         saved = state_dict.get("cuda")
         if isinstance(saved, list) and len(saved) > count:
             warnings.warn(
-                f"The random states of {len(saved)} GPUs were saved, there are {count} here: "
-                "the rest is left out.",
+                f"The random states of {len(saved)} GPUs were saved, but this process has {count}: "
+                "the other states are ignored.",
                 stacklevel=2,
             )
         before = self.state_dict()
@@ -64,7 +64,7 @@ class RandomState:
             _set(before, count)
             raise ValueError(
                 f"This is not the state of a RandomState with {', '.join(_KEYS)}: pass what its "
-                "state_dict() gave."
+                "state_dict() returned."
             ) from error
 
 

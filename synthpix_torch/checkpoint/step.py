@@ -1,103 +1,142 @@
-"""One step as an Orbax Composite: states to items on disk and back."""
+"""The files of one step: states, a manifest, and checksums of both.
+
+The layout is that of an Orbax Composite, so that Orbax lists and reads the steps:
+
+    sampler/metadata                 state of the dataset `data`, of another one <name>.sampler/...
+    grain/process_0-of-1.json        Grain's part of it
+    <name>/state.pt                  torch.save of any other object's state
+    _CHECKPOINT_METADATA             the manifest, in Orbax's `custom_metadata`
+    checksums.sha256                 as sha256sum writes them
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-import jax
-import orbax.checkpoint as ocp
-
-from synthpix_torch.checkpoint.integrity import CHECKSUMS, find_damage, seal
-from synthpix_torch.checkpoint.registry import DATASET
-from synthpix_torch.checkpoint.torch_item import TorchRestore, TorchSave
-from synthpix_torch.dataset import SynthPixDataset
-from synthpix_torch.stream import state as states
+import torch
 
 FORMAT = 1
+DATASET, RANDOM, TORCH = "dataset", "random", "torch"
+"""Kinds of objects."""
+ITEMS = ("sampler", "grain")
+"""Items of a dataset."""
+CHECKSUMS = "checksums.sha256"
+
 _MARK = "synthpix_torch"
 _METADATA = "_CHECKPOINT_METADATA"
+_CORRUPT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
+"""Errors of reading a corrupt step; any other error is a missing permission or resource."""
 
 
-class About(NamedTuple):
-    """What a step says of itself.
+class Manifest(NamedTuple):
+    """What a step holds.
 
     Attributes:
         objects: The kind of each object by name.
-        datasets: Of each dataset the position, the epochs passed and a digest of its fingerprint.
-        version: The version of synthpix_torch that wrote it.
+        datasets: Position, epochs passed and fingerprint's digest of each dataset.
+        recipes: What `SynthPixDataset.from_checkpoint` builds each dataset from; empty in steps
+            of version 0.1.0.
+        version: The version of synthpix_torch that wrote the step.
     """
 
     objects: dict[str, str]
     datasets: dict[str, dict[str, Any]]
+    recipes: dict[str, dict[str, Any]]
     version: str
 
 
-def describe(
-    kinds: Mapping[str, str],
-    datasets: Mapping[str, SynthPixDataset],
-    taken: Mapping[str, Any],
-) -> About:
-    """What a step with the given states will say of itself."""
-    about = {}
-    for name, dataset in datasets.items():
-        position = taken[name]["sampler"]["position"]
-        about[name] = {
-            "position": position,
-            "epochs": round(position / dataset.batches_per_epoch, 4),
-            "fingerprint": states.digest(taken[name]),
-        }
-    return About(dict(kinds), about, version("synthpix_torch"))
-
-
-def write_step(place: Path, taken: Mapping[str, Any], about: About) -> None:
-    """Write states as a Composite, with checksums, and bring them to the disk.
+def write_step(step: Path, states: Mapping[str, Any], manifest: Manifest) -> None:
+    """Write a step into a new folder, and flush it to disk.
 
     Args:
-        place: A folder that does not exist yet.
-        taken: The states by name, changed by nobody any more.
-        about: What the step says of itself.
+        step: The folder, which must not exist.
+        states: States by name; nothing may change them meanwhile.
+        manifest: What the step holds.
     """
-    items: dict[str, Any] = {}
-    for name, kind in about.objects.items():
+    step.mkdir()
+    for name, kind in manifest.objects.items():
         if kind == DATASET:
-            arguments = states.save_args(taken[name])
-            items |= {item_name(name, item): arguments[item] for item in states.ITEMS}
+            write_dataset(step, states[name], prefix=_prefix(name))
         else:
-            items[name] = TorchSave(taken[name])
-    with _orbax() as orbax:
-        orbax.save(
-            place,
-            args=ocp.args.Composite(**items),
-            custom_metadata={_MARK: {"format": FORMAT, **about._asdict()}},
-        )
-    seal(place)
+            (step / name).mkdir()
+            with open(step / name / "state.pt", "wb") as file:
+                torch.save(states[name], file)
+    metadata = {"custom_metadata": {_MARK: {"format": FORMAT, **manifest._asdict()}}}
+    (step / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+    seal(step)
+
+
+def read_step(step: Path, objects: Mapping[str, str]) -> dict[str, Any]:
+    """Read the states of some objects, with tensors on the CPU.
+
+    Args:
+        step: A step without fault.
+        objects: The kinds of the objects to read, by name.
+    """
+    return {
+        name: read_dataset(step, prefix=_prefix(name))
+        if kind == DATASET
+        else torch.load(step / name / "state.pt", weights_only=True, map_location="cpu")
+        for name, kind in objects.items()
+    }
+
+
+def write_dataset(folder: Path, state: Mapping[str, Any], *, prefix: str = "") -> None:
+    """Write the state of a dataset as the items `sampler` and `grain`."""
+    rest = {key: value for key, value in state.items() if key != "grain"}
+    for file, content in zip(_files(folder, prefix), (rest, state["grain"]), strict=True):
+        file.parent.mkdir()
+        file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_dataset(folder: Path, *, prefix: str = "") -> dict[str, Any]:
+    """Read the state that `write_dataset` wrote."""
+    rest, grain = (json.loads(file.read_bytes()) for file in _files(folder, prefix))
+    return {**rest, "grain": grain}
+
+
+def _files(folder: Path, prefix: str) -> tuple[Path, Path]:
+    return (
+        folder / f"{prefix}sampler" / "metadata",
+        folder / f"{prefix}grain" / "process_0-of-1.json",
+    )
+
+
+def _prefix(name: str) -> str:
+    return "" if name == "data" else f"{name}."
+
+
+# Reading the manifest ----------------------------------------------------------------------------
 
 
 def find_fault(step: Path) -> str | None:
-    """What keeps a step from being restored, None if nothing does. Reads every byte.
+    """Return why a step cannot be restored, None if it can be. Reads every byte.
 
     Raises:
         ValueError: A newer version wrote it.
+        OSError: This process cannot read it, which does not mean that it is corrupt.
     """
     if not is_ours(step):
         return "synthpix_torch did not write it"
-    damage = find_damage(step)
-    if damage is None and read_about(step) is None:
-        return "it does not say what it holds"
-    return damage
+    fault = _find_corruption(step)
+    if fault is None and read_manifest(step) is None:
+        return "its manifest is missing"
+    return fault
 
 
 def is_ours(step: Path) -> bool:
-    """Whether synthpix_torch wrote a step, as far as what is left of it can tell."""
+    """Return whether synthpix_torch wrote a step, also if parts of it are lost."""
     return (step / CHECKSUMS).exists() or _read_mark(step) is not None
 
 
-def read_about(step: Path) -> About | None:
-    """What a step says of itself, None if it says nothing that can be understood.
+def read_manifest(step: Path) -> Manifest | None:
+    """Return what a step holds, None if it has no manifest of ours.
 
     Raises:
         ValueError: A newer version wrote it.
@@ -111,7 +150,7 @@ def read_about(step: Path) -> About | None:
             f"install version {mark.get('version')} or newer."
         )
     try:
-        return About(mark["objects"], mark["datasets"], mark["version"])
+        return Manifest(mark["objects"], mark["datasets"], mark.get("recipes", {}), mark["version"])
     except KeyError:
         return None
 
@@ -124,42 +163,81 @@ def _read_mark(step: Path) -> dict[str, Any] | None:
     return mark if isinstance(mark, dict) and isinstance(mark.get("format"), int) else None
 
 
-def read_step(step: Path, objects: Mapping[str, str]) -> dict[str, Any]:
-    """Read the states of some objects of a step in which no fault was found.
+# Checksums -------------------------------------------------------------------------------------
 
-    Args:
-        step: The folder of the step.
-        objects: The kinds of the objects to read, by name.
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all files in a folder, then flush all of it to disk."""
+    text = "".join(f"{_digest(folder / name)}  {name}\n" for name in _names(folder))
+    # sha256sum reads this line as a comment.
+    text += f"# {hashlib.sha256(text.encode()).hexdigest()}\n"
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _find_corruption(folder: Path) -> str | None:
+    """Return how a folder differs from what was sealed, None if it does not.
+
+    Raises:
+        OSError: This process cannot read it.
     """
-    items: dict[str, Any] = {}
-    for name, kind in objects.items():
-        if kind == DATASET:
-            arguments = states.restore_args()
-            items |= {item_name(name, item): arguments[item] for item in states.ITEMS}
-        else:
-            items[name] = TorchRestore()
-    with _orbax() as orbax:
-        restored = orbax.restore(step, args=ocp.args.Composite(**items))
-    return {
-        name: states.restored_state({i: restored[item_name(name, i)] for i in states.ITEMS})
-        if kind == DATASET
-        else restored[name]
-        for name, kind in objects.items()
-    }
+    try:
+        expected = _read_checksums(folder)
+        found = set(_names(folder)) - {CHECKSUMS}
+        if missing := sorted(expected.keys() - found):
+            return f"{', '.join(missing)} is missing"
+        if added := sorted(found - expected.keys()):
+            return f"{', '.join(added)} does not belong there"
+        changed = (name for name, digest in expected.items() if _digest(folder / name) != digest)
+        name = next(changed, None)
+        return None if name is None else f"{name} was changed"
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno not in _CORRUPT:
+            raise
+        return str(error)
 
 
-def item_name(name: str, item: str) -> str:
-    """The item of a dataset: `sampler` and `grain` for `data`, else `<name>.sampler`."""
-    return item if name == "data" else f"{name}.{item}"
+def _read_checksums(folder: Path) -> dict[str, str]:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        raise ValueError(f"{CHECKSUMS} is missing")
+    *lines, last = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
+    if last != f"# {hashlib.sha256(''.join(lines).encode()).hexdigest()}\n":
+        raise ValueError(f"{CHECKSUMS} was changed")
+    pairs = (line.rstrip("\n").split("  ", 1) for line in lines)
+    return {name: digest for digest, name in pairs}
 
 
-def _orbax() -> ocp.Checkpointer:
-    # One process reads or writes alone, whatever jax.distributed knows of others.
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
-    # In the background a folder that cannot be made is waited for until a timeout of minutes.
-    at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
-    handler = ocp.CompositeCheckpointHandler(
-        composite_options=ocp.CompositeOptions(multiprocessing_options=alone, async_options=at_once)
-    )
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+def _names(folder: Path) -> list[str]:
+    """Return the sorted names of all files below a folder."""
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        # A link to a folder would take its content from elsewhere, so it counts as a file.
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _digest(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        return "not a file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,6 +45,10 @@ def check_combinations(config: Config, *, custom_source: bool) -> None:
             "Flow fields come from `source` or from files, not from both: leave out "
             "scheduler_class and file_list, or `source`."
         )
+    if custom_source and config.include_images:
+        raise ValueError(
+            "A source of your own holds flow fields, not real images: set include_images: false."
+        )
     if config.worker_count > 0:
         raise ValueError(
             f"worker_count={config.worker_count} would reorder the stream: use worker_count: 0, "
@@ -58,6 +62,11 @@ def check_combinations(config: Config, *, custom_source: bool) -> None:
     for name in ("mask", "histogram"):
         if config.include_images and getattr(config, name) is not None:
             raise ValueError(f"Real images are served as they are: leave out {name}.")
+    if config.crop is not None and (not config.include_images or "image_shape" not in config.given):
+        raise ValueError(
+            "crop cuts image_shape from recorded images: give image_shape with it, or leave out "
+            "crop. Rendered images lie at img_offset."
+        )
     if config.episode_length > 0:
         _check_episodes(config, custom_source=custom_source)
     if not config.include_images and config.flow_fields_per_batch > config.batch_size:

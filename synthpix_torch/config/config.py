@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from synthpix_torch.config.fingerprint import digest_array, short
-from synthpix_torch.config.keys import KEYS, REQUIRED
+from synthpix_torch.config.key import REQUIRED
+from synthpix_torch.config.keys import KEYS
 
 Range = tuple[float, float]
 
@@ -19,8 +22,9 @@ Range = tuple[float, float]
 class Config:
     """A configuration whose values have been checked, with the defaults filled in.
 
-    The attributes are those of the table `synthpix_torch.config.keys.KEYS`, which has their
-    meanings and units, and these:
+    The attributes are the keys of the table `synthpix_torch.config.keys.KEYS`, which has their
+    meanings and units, and those below. `diameter_ranges` and `diameter_var` are of 2 sigma,
+    whatever the `diameter_definition`.
 
     Attributes:
         given: The keys as they were given.
@@ -57,10 +61,12 @@ class Config:
     max_speed_y: float
     min_speed_x: float
     min_speed_y: float
+    crop: tuple[int, int] | None
     seeding_density_range: Range
     p_hide_img1: float
     p_hide_img2: float
     diameter_ranges: tuple[Range, ...]
+    diameter_definition: Literal["2 sigma", "e^-2"]
     diameter_var: float
     intensity_ranges: tuple[Range, ...]
     intensity_var: float
@@ -114,6 +120,17 @@ class Config:
         """Batches made from one flow batch: `batches_per_flow_batch`; 1 for recorded images."""
         return 1 if self.include_images else self.batches_per_flow_batch
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the given keys as values of JSON, with absolute paths."""
+        values = {name: getattr(self, name) for name in self.given}
+        for name in ("mask", "histogram"):
+            if values.get(name) is not None:
+                values[name] = os.path.abspath(values[name])
+        if "file_list" in values:
+            values["file_list"] = [_absolute(path) for path in self.file_list]
+        as_json: dict[str, Any] = json.loads(json.dumps(values))
+        return as_json
+
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Return short values of all keys that define the stream, by group and key.
 
@@ -156,3 +173,7 @@ class Config:
             return not self.generated
         unused = self.include_images and key.filler is not REQUIRED
         return unused and self.given.get(name) is None
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)

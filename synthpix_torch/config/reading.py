@@ -24,7 +24,9 @@ from synthpix_torch.config.combinations import check_combinations, refuse_legacy
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.effects import check_effects
 from synthpix_torch.config.geometry import check_geometry
-from synthpix_torch.config.keys import KEYS, REQUIRED
+from synthpix_torch.config.key import REQUIRED
+from synthpix_torch.config.keys import KEYS
+from synthpix_torch.config.plausibility import warn_of_odd_settings
 
 
 def read_config(
@@ -44,6 +46,9 @@ def read_config(
         TypeError: `config` is neither a path nor a mapping.
         FileNotFoundError: A file that the configuration names does not exist.
         ValueError: A key is missing, unknown or has a value that cannot be used.
+
+    Warns:
+        PhysicsWarning: A value is possible, but images would be physically odd.
     """
     # A copy, so that the configuration stays what it is when the mapping changes.
     given = copy.deepcopy(dict(config)) if isinstance(config, Mapping) else _read_yaml(config)
@@ -56,6 +61,7 @@ def read_config(
     if checked.include_images:
         return checked
     check_geometry(checked)
+    warn_of_odd_settings(checked)
     return Config(
         **values,
         given=given,
@@ -113,6 +119,10 @@ def _convert(given: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]
     if custom_source and values["scheduler_class"] is REQUIRED:
         values["scheduler_class"] = None
         missing.remove("scheduler_class")
+    if values["diameter_definition"] == "e^-2" and not missing:
+        # Half the width and a quarter of the variance.
+        values["diameter_ranges"] = tuple((a / 2, b / 2) for a, b in values["diameter_ranges"])
+        values["diameter_var"] /= 4
     if missing:
         examples = (
             f"{name}: {KEYS[name].example}" + (f" ({KEYS[name].unit})" if KEYS[name].unit else "")

@@ -22,8 +22,15 @@ FORMATS: Final[dict[str, Format]] = {".npy": NPY, ".h5": H5, ".mat": MAT}
 _HUB = "hf://"
 
 
-def open_files(config: Config, file_format: Format) -> FileDataSource | EpisodicDataSource:
+def open_files(
+    config: Config, file_format: Format, *, exact: bool
+) -> FileDataSource | EpisodicDataSource:
     """Open the files of `file_list`, as episodes if the configuration has episodes.
+
+    Args:
+        config: The configuration.
+        file_format: Format of the files.
+        exact: Resize recorded images as synthpix does.
 
     Raises:
         FileNotFoundError: A file or folder does not exist.
@@ -39,7 +46,7 @@ def open_files(config: Config, file_format: Format) -> FileDataSource | Episodic
         if not path.startswith(_HUB) and not os.path.exists(path):
             raise FileNotFoundError(f"file_list names {path!r}, which does not exist.")
     try:
-        files = file_format.open(paths, config)
+        files = file_format.open(paths, config, exact)
     except ValueError as error:
         raise ValueError(
             f"file_list {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''} holds no flow "

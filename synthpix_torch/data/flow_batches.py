@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import grain.python as grain
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 
 from synthpix_torch.config.config import Config
+from synthpix_torch.data.plausibility import Remark
 from synthpix_torch.data.records import Record, Records
 
 
@@ -108,7 +109,7 @@ class Flows:
         threads = min(self._config.num_threads, buffer)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
         elements = self._elements(plan).to_iter_dataset(options)
-        return FlowReader(iter(elements), size)
+        return FlowReader(iter(elements), size, self._records.report)
 
     def _elements(self, plan: Callable[[int], int | None]) -> grain.MapDataset[_Element]:
         return grain.MapDataset.source(
@@ -157,17 +158,28 @@ class _Plan:
 class FlowReader:
     """Flow batches in the planned order; must be closed."""
 
-    def __init__(self, elements: Any, size: int) -> None:
+    def __init__(
+        self, elements: Any, size: int, report: Callable[[Iterable[Remark]], None]
+    ) -> None:
         self._elements = elements
         self._size = size
+        self._report = report
         self._elements.start_prefetch()
 
     def __iter__(self) -> Iterator[FlowBatch]:
         return self
 
     def __next__(self) -> FlowBatch:
-        """Wait for the next flow batch. An error while reading a record of it is raised here."""
-        return _collate([next(self._elements) for _ in range(self._size)])
+        """Wait for the next flow batch. An error while reading a record of it is raised here.
+
+        Warns:
+            PhysicsWarning: A record of it is odd in a new way.
+        """
+        elements = [next(self._elements) for _ in range(self._size)]
+        for element in elements:
+            if element.record is not None:
+                self._report(element.record.remarks)
+        return _collate(elements)
 
     def close(self) -> None:
         """Stop reading. Threads end with the record that they are reading."""

@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
-from synthpix_torch.config.config import Config
-
 
 class Generator(NamedTuple):
-    """A generator of flow fields.
+    """The flow fields that a generator makes for one configuration.
 
     Attributes:
-        shape: Height and width in nodes of the fields of a configuration.
-        open: Open the records of a configuration for random access on the host. The second
-            argument selects synthpix's own bits.
+        records: Random access to the fields on the host.
+        shape: Height and width in nodes of each field.
+        name_in_grain: What synthpix's checkpoints call its own fields of this configuration.
+        largest_speed: Bound of both components, in length units per second.
         generate: Make fields, shape (records, H, W, 2), from their record numbers within a jitted
             function; None for a generator that works on the host.
     """
 
-    shape: Callable[[Config], tuple[int, int]]
-    open: Callable[[Config, bool], Any]
-    generate: Callable[[Config, Int[Array, " f"]], Float[Array, "f h w 2"]] | None = None
+    records: Any
+    shape: tuple[int, int]
+    name_in_grain: str
+    largest_speed: float
+    generate: Callable[[Int[Array, " f"]], Float[Array, "f h w 2"]] | None = None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from collections.abc import Callable
+from typing import Final
 
-from jaxtyping import Array, Float, Int
 from synthpix.data_sources import KinematicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.generator import Generator
-from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
+from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 
 
-def _open_kinematic(config: Config, exact: bool) -> Any:
-    source = KinematicDataSource if exact else KinematicFields
-    return source(
+def _kinematic(config: Config, exact: bool) -> Generator:
+    theirs = KinematicDataSource(
         num_examples=config.num_examples,
         image_shape=config.image_shape,
         filter_sigma_range=config.filter_sigma_range,
@@ -22,25 +22,46 @@ def _open_kinematic(config: Config, exact: bool) -> Any:
         scale_mode=config.scale_mode,
         seed=config.seed,
     )
-
-
-def _kinematic_on_device(
-    config: Config, record_numbers: Int[Array, " f"]
-) -> Float[Array, "f h w 2"]:
-    return kinematic_fields(
-        record_numbers,
-        seed=config.seed,
-        shape=config.image_shape,
-        filter_sigma_range=config.filter_sigma_range,
-        scale_factor_range=config.scale_factor_range,
-        scale_mode=config.scale_mode,
+    settings = KinematicSettings.from_config(config)
+    return Generator(
+        records=theirs if exact else KinematicFields(config.num_examples, settings),
+        shape=config.image_shape if exact else settings.shape,
+        name_in_grain=repr(theirs),
+        largest_speed=_largest_kinematic(config) * (1 if exact else settings.pixel_velocity),
     )
 
 
-_KINEMATIC = Generator(shape=lambda config: config.image_shape, open=_open_kinematic)
+def _kinematic_on_device(config: Config, exact: bool) -> Generator:
+    if exact:
+        raise ValueError(
+            "synthpix makes no flow fields on the device: use scheduler_class 'kinematic', or "
+            "renderer='particles'."
+        )
+    settings = KinematicSettings.from_config(config)
+    return _kinematic(config, exact)._replace(
+        generate=lambda record_numbers: kinematic_fields(record_numbers, settings)
+    )
 
-GENERATORS: Final[dict[str, Generator]] = {
-    "kinematic": _KINEMATIC,
-    "kinematic-device": _KINEMATIC._replace(generate=_kinematic_on_device),
+
+def _largest_kinematic(config: Config) -> float:
+    """Return the largest component of a field.
+
+    With scale_mode "linear" it is estimated as five standard deviations of noise of variance 1/3
+    behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2).
+    """
+    largest = config.scale_factor_range[1]
+    if config.scale_mode == "peak":
+        return largest
+    sigma = config.filter_sigma_range[0]
+    deviation = math.inf if sigma == 0 else 1 / (math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma)
+    return largest * min(1.0, 5 * deviation)
+
+
+GENERATORS: Final[dict[str, Callable[[Config, bool], Generator]]] = {
+    "kinematic": _kinematic,
+    "kinematic-device": _kinematic_on_device,
 }
-"""Generators by the name that a configuration gives as `scheduler_class`."""
+"""What opens each generator: from a configuration, and whether synthpix's own bits are needed.
+
+The names are those that a configuration gives as `scheduler_class`.
+"""

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
-from synthpix.data_sources import EpisodicDataSource, KinematicDataSource
+from synthpix.data_sources import EpisodicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.fingerprint import short
+from synthpix_torch.data.array_checks import check_flow_field, check_image
 from synthpix_torch.data.files import digest_names
-from synthpix_torch.data.generators import GENERATORS
-from synthpix_torch.data.kinematic import KinematicFields
+from synthpix_torch.data.generator import Generator
+from synthpix_torch.data.plausibility import (
+    Remark,
+    Reporter,
+    remarks_on_flow_field,
+    remarks_on_image,
+    remarks_on_speeds,
+)
+from synthpix_torch.data.recorded import Frame
 from synthpix_torch.data.sources import open_source
 
 _ATTEMPTS = 20
@@ -51,21 +60,24 @@ class Record(NamedTuple):
     Attributes:
         flow_field: Shape (H, W, 2), or (H, W, 3) of which the first two are used; None if it is
             made on the device.
-        images: The image pair, each of the configured image_shape; None unless images are real.
+        images: The image pair, each of the configured image_shape; None unless images are recorded.
         file: Where the record comes from.
         repeated: Whether its episode fills a batch that would not be full otherwise.
+        remarks: What is physically odd about it, for whoever takes it.
     """
 
     flow_field: Num[np.ndarray, "h w c"] | None
     images: tuple[Num[np.ndarray, "y x"], Num[np.ndarray, "y x"]] | None
     file: str
     repeated: bool
+    remarks: tuple[Remark, ...] = ()
 
 
 class Records:
     """The records of a configuration, each checked when it is read.
 
     Attributes:
+        config: The configuration, with the `image_shape` of recorded images.
         shape: Shape of every flow field, (H, W, 2) or (H, W, 3).
         episodes: Number of episodes, each of batch_size records a step; None without episodes.
     """
@@ -83,22 +95,30 @@ class Records:
         Args:
             config: The configuration.
             source: Records of the user's own, in place of those that the configuration names.
-            exact: Generate kinematic flow fields with synthpix's own filter, for its bits.
-            brightest: The largest grey level that real images may have.
+            exact: Generate kinematic flow fields and resize recorded images as synthpix does, for
+                its bits.
+            brightest: The largest grey level that recorded images may have.
 
         Raises:
             FileNotFoundError: A file or folder that the configuration names does not exist.
             ValueError: There is no record, or the first cannot be used.
             TypeError: `source` has no length or no random access.
+
+        Warns:
+            PhysicsWarning: The first record, or the generator, does not suit the configuration.
         """
-        self._config = config
-        self._source = open_source(config, exact=exact) if source is None else _checked(source)
+        self.config = config
+        opened = open_source(config, exact=exact) if source is None else _checked(source)
+        self._generator = opened if isinstance(opened, Generator) else None
+        self._source = opened.records if isinstance(opened, Generator) else opened
         self._own = source is not None
         # Where relative paths begin; absolute ones name the same files everywhere.
         paths = () if self._own else getattr(self._source, "file_list", ())
         self._folder = None if all(map(os.path.isabs, paths)) else os.getcwd()
+        self._exact = exact
         self._brightest = brightest
-        self._generator = GENERATORS.get(config.scheduler_class or "")
+        self._frame: Frame | None = None
+        self._reporter = Reporter()
         if len(self._source) == 0:
             raise ValueError("The source of flow fields is empty: it needs at least one record.")
         self.episodes: int | None = None
@@ -108,11 +128,16 @@ class Records:
         self.dtype = "float32"
         if self._generator is not None:
             # Known without the cost of generating one.
-            self.shape = (*self._generator.shape(config), 2)
+            self.shape = (*self._generator.shape, 2)
+            fastest = self._generator.largest_speed
+            where = f"scheduler_class {config.scheduler_class!r}"
+            bounds = (-fastest, -fastest), (fastest, fastest)
+            self.report(remarks_on_speeds(config, *bounds, where=where))
         else:
-            first = self[0].flow_field
-            assert first is not None
-            self.shape, self.dtype = first.shape, str(first.dtype)
+            first = self[0]
+            assert first.flow_field is not None
+            self.shape, self.dtype = first.flow_field.shape, str(first.flow_field.dtype)
+            self.report(first.remarks)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -126,7 +151,7 @@ class Records:
             Exception: What reading it raised, with a note that names the record.
         """
         if self._generator is not None and self._generator.generate is not None:
-            return Record(None, None, f"{self._config.scheduler_class}://{number}", repeated=False)
+            return Record(None, None, f"{self.config.scheduler_class}://{number}", repeated=False)
         if self._folder is not None and os.getcwd() != self._folder:
             raise RuntimeError(
                 f"file_list has relative paths, and the working directory is no longer "
@@ -154,24 +179,41 @@ class Records:
             flow_field = np.asarray(fields["flow_fields"])
         except (TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{where} is not an array of numbers: {error}") from error
-        self._check(flow_field, where)
+        check_flow_field(flow_field, where=where)
         images = None
-        if self._config.include_images:
-            images = (np.asarray(fields["images1"]), np.asarray(fields["images2"]))
-            for image in images:
-                self._check_image(image, where)
-        return Record(flow_field, images, name or f"record://{number}", _is_repeated(fields))
+        remarks = (
+            ()
+            if self._generator
+            else (*remarks_on_flow_field(self.config, flow_field, where=where),)
+        )
+        if self.config.include_images:
+            flow_field, images = self._serve(flow_field, fields, where)
+            remarks += (*remarks_on_image(images[0], where=where),)
+        if self.shape is not None and flow_field.shape != self.shape:
+            raise ValueError(
+                f"{where} has shape {flow_field.shape}, the first record has {self.shape}: "
+                "all flow fields must have one shape."
+            )
+        name = name or f"record://{number}"
+        return Record(flow_field, images, name, _is_repeated(fields), remarks)
+
+    def report(self, remarks: Iterable[Remark]) -> None:
+        """Warn of remarks on records, once for each kind; call it in the thread of the user.
+
+        Warns:
+            PhysicsWarning: A kind of remark is new.
+        """
+        self._reporter.report(remarks)
 
     @property
     def name_in_grain(self) -> str:
-        """What synthpix's checkpoints call these records."""
-        # Ours are the same to rounding.
-        return repr(self._source).replace(KinematicFields.__name__, KinematicDataSource.__name__, 1)
+        """Name of these records in the checkpoints of synthpix."""
+        return repr(self._source) if self._generator is None else self._generator.name_in_grain
 
     def identity(self) -> dict[str, str]:
         """What tells these records from others, without paths: moved data keep theirs."""
         if self._generator is not None:
-            names = str(self._config.scheduler_class)
+            names = str(self.config.scheduler_class)
         elif self._own:
             given = getattr(self._source, "fingerprint", None)
             names = short(given if isinstance(given, str) else type(self._source).__qualname__)
@@ -202,48 +244,23 @@ class Records:
                     raise
         return self._source[number]
 
-    def _check(self, flow_field: np.ndarray, where: str) -> None:
-        if flow_field.dtype.kind not in "fiu" or flow_field.ndim != 3 or flow_field.shape[2] < 2:
-            raise ValueError(
-                f"{where} must hold numbers of shape (H, W, 2), "
-                f"not {flow_field.dtype} of shape {flow_field.shape}."
-            )
-        if self.shape is None and flow_field.shape[2] > 3:
-            raise ValueError(
-                f"{where} must have 2 components last, not shape {flow_field.shape}: "
-                "transpose it to (H, W, 2)."
-            )
-        if self.shape is not None and flow_field.shape != self.shape:
-            raise ValueError(
-                f"{where} has shape {flow_field.shape}, the first record has {self.shape}: "
-                "all flow fields must have one shape."
-            )
-        # JAX makes float32 of it, and 32 bits of an integer.
-        if flow_field.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                fits = bool(np.isfinite(flow_field.astype(np.float32, copy=False)).all())
-        else:
-            fits = flow_field.itemsize < 8 or not (np.abs(flow_field.astype(float)) >= 2**31).any()
-        if not fits:
-            raise ValueError(
-                f"{where} holds NaN, infinite or too large values: mend or leave out the record."
-            )
-
-    def _check_image(self, image: np.ndarray, where: str) -> None:
-        if image.shape != self._config.image_shape:
-            raise ValueError(
-                f"{where} holds an image of shape {image.shape}, not of image_shape "
-                f"{self._config.image_shape}: images must have one grey level per pixel."
-            )
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise ValueError(f"{where} holds an image with NaN or infinite values: mend the image.")
-        # Resizing overshoots at edges.
-        bound = self._brightest * (2 if image.dtype.kind == "f" else 1)
-        if image.max() > bound:
-            raise ValueError(
-                f"{where} holds an image with grey levels up to {image.max()}: scale_images and "
-                "16-bit images are made for levels up to 255, leave them out."
-            )
+    def _serve(
+        self, flow_field: np.ndarray, fields: Mapping[str, Any], where: str
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Return the labels and the image pair of a recorded pair."""
+        first, second = np.asarray(fields["images1"]), np.asarray(fields["images2"])
+        if self._frame is None and not self._exact:
+            self._frame = Frame(self.config, first.shape, where=where)
+            self.config = replace(self.config, image_shape=self._frame.shape)
+        shape = self.config.image_shape if self._frame is None else self._frame.recorded
+        for image in (first, second):
+            # Resizing overshoots at edges.
+            bound = self._brightest * (2 if self._exact and image.dtype.kind == "f" else 1)
+            check_image(image, shape, brightest=bound, where=where)
+        if self._frame is None:
+            return flow_field, (first, second)
+        frame = self._frame
+        return frame.labels(flow_field), (frame.crop(first), frame.crop(second))
 
 
 def _is_repeated(fields: Mapping[str, Any]) -> bool:

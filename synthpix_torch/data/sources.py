@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from synthpix.data_sources import EpisodicDataSource, FileDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.files import FORMATS, open_files
+from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.generators import GENERATORS
 
 
-def open_source(config: Config, *, exact: bool) -> Any:
-    """Open the configured files or the configured generator for random access.
+def open_source(config: Config, *, exact: bool) -> FileDataSource | EpisodicDataSource | Generator:
+    """Open the configured files or the configured generator.
 
     Args:
         config: The configuration, with a `scheduler_class`.
-        exact: Generate flow fields with synthpix's bits.
+        exact: Make and resize records as synthpix does, for its bits.
 
     Raises:
         FileNotFoundError: A file or folder does not exist.
@@ -31,12 +32,11 @@ def open_source(config: Config, *, exact: bool) -> Any:
         raise ValueError(
             f"Only scheduler_class {choices} holds real images: set it, or include_images: false."
         )
-    if name in FORMATS:
-        return open_files(config, FORMATS[name])
-    generator = GENERATORS[name]
-    if exact and generator.generate is not None:
+    if exact and config.crop is not None:
         raise ValueError(
-            "synthpix makes no flow fields on the device: use scheduler_class 'kinematic', or "
+            "renderer='synthpix' resizes recorded images to image_shape: leave out crop, or use "
             "renderer='particles'."
         )
-    return generator.open(config, exact)
+    if name in FORMATS:
+        return open_files(config, FORMATS[name], exact=exact)
+    return GENERATORS[name](config, exact)

@@ -1,1 +1,1 @@
-"""Trainers and other libraries."""
+"""Adapters to trainers and other libraries."""

@@ -1,4 +1,4 @@
-"""Lightning: a callback that makes every checkpoint exact, and a data module."""
+"""Make every Lightning checkpoint exact: a callback and a data module."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ Configuration: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 
 class ResumeCallback(pl.Callback):
-    """Makes every checkpoint of a Trainer go on with exactly the next batch.
+    """Resume from every checkpoint of a Trainer at exactly the next batch.
 
         trainer = Trainer(callbacks=[ResumeCallback(dataset)])
 
-    It commits the place in the stream at the end of each training step and carries it in the
-    checkpoint, alone: what Lightning would save of the loader itself is left out, unless a
-    resumable loader of others is trained on beside it. The loader may be the dataset, a DataLoader
-    or a StatefulDataLoader, with a length or without.
+    The callback commits a batch at the end of each training step and stores the state of the
+    dataset in the checkpoint. It removes the loader state that Lightning stores itself, unless the
+    Trainer also trains on a resumable loader over other data. The training dataloader may be the
+    dataset, a DataLoader or a StatefulDataLoader, with or without a length.
 
-    Put it before callbacks of your own: those that save, or raise, at the end of a training batch
-    would find that batch not committed yet.
+    List it before your own callbacks: a callback that runs earlier and saves or raises in
+    `on_train_batch_end` sees the current batch as not yet committed.
     """
 
     def __init__(self, *datasets: SynthPixDataset) -> None:
-        """Choose what to follow.
+        """Choose the datasets to track.
 
         Args:
-            datasets: What is trained on; may be left out with a `SynthPixDataModule`.
+            datasets: The datasets trained on; may be omitted with a `SynthPixDataModule`.
         """
         self._given = datasets
         self._datasets: tuple[SynthPixDataset, ...] = ()
         self._fitting = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin to follow, before Lightning loads a checkpoint or reads a batch.
+        """Start tracking before Lightning loads a checkpoint or fetches a batch.
 
         Raises:
-            ValueError: There is nothing to follow.
-            TypeError: The module takes batches itself, so what it trained on cannot be known.
+            ValueError: There is no dataset to track.
+            TypeError: `training_step` fetches batches itself, so they cannot be committed.
         """
         self._fitting = stage == "fit"
         if not self._fitting:
@@ -65,13 +65,13 @@ class ResumeCallback(pl.Callback):
         )
         if not self._datasets:
             raise ValueError(
-                "ResumeCallback has no dataset to follow: ResumeCallback(dataset), with the one "
-                "that the training dataloader uses."
+                "ResumeCallback has no dataset to track: pass the dataset that the training "
+                "dataloader uses, ResumeCallback(dataset)."
             )
         if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
             raise TypeError(
-                "training_step takes batches from dataloader_iter, so ResumeCallback cannot know "
-                "what was trained on: let it take batch."
+                "training_step fetches batches from dataloader_iter, so ResumeCallback cannot know "
+                "which batches were trained on: use the argument batch instead."
             )
         for dataset in self._datasets:
             dataset.track(across_passes=True)
@@ -87,36 +87,36 @@ class ResumeCallback(pl.Callback):
         """Commit the batch of this step.
 
         Raises:
-            RuntimeError: It came from another dataset.
+            RuntimeError: The batch came from another dataset.
         """
-        # Of several loaders one may have ended before the others.
+        # One of several loaders may be exhausted before the others.
         delivered = [dataset for dataset in self._datasets if dataset.uncommitted]
         if not delivered:
             raise RuntimeError(
-                "ResumeCallback follows another dataset than the one trained on: pass it the one "
+                "ResumeCallback tracks another dataset than the one trained on: pass the dataset "
                 "that the training dataloader uses."
             )
         for dataset in delivered:
             dataset.commit()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the datasets, for Lightning's checkpoint."""
+        """Return the states of the datasets for Lightning's checkpoint."""
         return {str(i): dataset.state_dict() for i, dataset in enumerate(self._datasets)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was saved; called by Lightning before it reads a batch.
+        """Restore the states; Lightning calls this before it fetches a batch.
 
         Raises:
-            ValueError: The checkpoint has another number of datasets, or see
+            ValueError: The checkpoint holds another number of datasets, or a state is refused by
                 `SynthPixDataset.load_state_dict`.
         """
-        # Validation from a checkpoint leaves the training data where it is.
+        # Validation from a checkpoint must not move the training data.
         if not self._fitting:
             return
         if len(state_dict) != len(self._datasets):
             raise ValueError(
-                f"The checkpoint has the states of {len(state_dict)} datasets, ResumeCallback "
-                f"follows {len(self._datasets)}: pass it the same ones in the same order."
+                f"The checkpoint holds {len(state_dict)} dataset states, ResumeCallback tracks "
+                f"{len(self._datasets)} datasets: pass the same datasets in the same order."
             )
         for i, dataset in enumerate(self._datasets):
             dataset.load_state_dict(state_dict[str(i)])
@@ -124,52 +124,53 @@ class ResumeCallback(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Warn of a checkpoint that was saved without this callback."""
+        """Warn about a checkpoint that was saved without this callback."""
         if self._fitting and self.state_key not in checkpoint["callbacks"]:
             positions = ", ".join(str(dataset.position) for dataset in self._datasets)
             warnings.warn(
-                "The checkpoint was saved without ResumeCallback and does not say which batch "
-                f"comes next: training goes on at batch {positions}. dataset.seek(n) before fit "
-                "chooses another one.",
+                "The checkpoint was saved without ResumeCallback and does not contain the position "
+                f"in the stream: training continues from batch {positions}. Call dataset.seek(n) "
+                "before fit to choose another batch.",
                 stacklevel=2,
             )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Leave out what Lightning saved of the loaders, where the datasets are all there is."""
+        """Remove Lightning's own loader state if no other resumable loader is trained on."""
         loaders = CombinedLoader(trainer.train_dataloader).flattened
-        if all(self._follows(loader) for loader in loaders if hasattr(loader, "state_dict")):
+        if all(self._tracks(loader) for loader in loaders if hasattr(loader, "state_dict")):
             checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """The batch that was not trained on to its end is delivered again."""
-        # They are still needed for a checkpoint that another callback saves now.
+        """Stop tracking, so that uncommitted batches are delivered again."""
+        # The datasets stay known: another callback may save a checkpoint now.
         for dataset in self._datasets:
             dataset.untrack()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """What was read ahead is delivered again; the place is known for later checkpoints."""
+        """Stop tracking; prefetched batches are delivered again, later checkpoints stay exact."""
         for dataset in self._datasets:
             dataset.untrack()
         self._fitting = False
 
-    def _follows(self, loader: Any) -> bool:
+    def _tracks(self, loader: Any) -> bool:
         return any(
             dataset in (loader, getattr(loader, "dataset", None)) for dataset in self._datasets
         )
 
 
 class SynthPixDataModule(pl.LightningDataModule):
-    """Training, validation and test data from synthpix configurations.
+    """Provide training, validation and test data from synthpix configurations.
 
-    Validation and test run over a fixed window, the same batches each time. Use it with
-    `ResumeCallback()`, which finds the training data here; the data module itself has no state.
+    Validation and testing iterate over a fixed window: the same batches each time. Combine the data
+    module with `ResumeCallback()`, which finds the training dataset in it; the data module itself
+    has no state.
 
     Attributes:
-        train: The training data, from `setup` on.
+        train: The training dataset; None before `setup("fit")`.
     """
 
     def __init__(
@@ -183,33 +184,34 @@ class SynthPixDataModule(pl.LightningDataModule):
         epoch_length: int | None = None,
         **options: Any,
     ) -> None:
-        """Keep the configurations; they are read in `setup`.
+        """Store the configurations; `setup` opens the data.
 
         Args:
             train: Configuration of the training data.
             val: Configuration of the validation data.
             test: Configuration of the test data.
-            val_batches: Batches of a validation on all ranks together, a multiple of their number;
-                may be left out for finite data, of which those batches are used that the ranks can
-                share equally.
-            test_batches: The same for a test.
+            val_batches: Number of validation batches on all ranks together, a multiple of the
+                number of ranks. May be omitted for finite data: then all batches are used, except
+                those at the end that the ranks cannot share equally.
+            test_batches: Number of test batches, as `val_batches`.
             epoch_length: Training batches per epoch and rank.
-            **options: Further arguments for every `SynthPixDataset`.
+            **options: Further arguments of every `SynthPixDataset`.
 
         Raises:
-            ValueError: A number of batches has no configuration, or there is a `load_from`.
+            ValueError: `val_batches` or `test_batches` is given without its configuration, or
+                `load_from` is given.
         """
         super().__init__()
         if "load_from" in options:
             raise ValueError(
-                "SynthPixDataModule resumes from Lightning's checkpoints: leave out load_from, and "
-                "pass ckpt_path to fit, with ResumeCallback() among the callbacks."
+                "SynthPixDataModule resumes from Lightning's checkpoints: remove load_from, pass "
+                "ckpt_path to fit, and add ResumeCallback() to the callbacks."
             )
         for name, config, count in (("val", val, val_batches), ("test", test, test_batches)):
             if count is not None and config is None:
-                raise ValueError(f"{name}_batches={count} has no data: give {name} as well.")
+                raise ValueError(f"{name}_batches={count} needs data: pass {name} as well.")
         if val is None and type(self).val_dataloader is SynthPixDataModule.val_dataloader:
-            # As if it were not defined: Lightning then knows that there is no validation.
+            # Lightning treats None as "not defined" and then skips validation.
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
         self._configs = {"train": train, "val": val, "test": test}
         self._batches = {"val": val_batches, "test": test_batches}
@@ -219,10 +221,10 @@ class SynthPixDataModule(pl.LightningDataModule):
         self.train: SynthPixDataset | None = None
 
     def setup(self, stage: str) -> None:
-        """Open the data that a stage needs; what is open stays open.
+        """Open the datasets that a stage needs; datasets that are open already are kept.
 
         Raises:
-            ValueError: A configuration is missing, or see `SynthPixDataset`.
+            ValueError: A configuration is missing or refused by `SynthPixDataset`.
         """
         if stage == "fit" and self.train is None:
             self.train = SynthPixDataset(
@@ -235,41 +237,41 @@ class SynthPixDataModule(pl.LightningDataModule):
             self._held_out[name] = SynthPixDataset(self._configuration(name), **self._options)
 
     def train_dataloader(self) -> SynthPixDataset:
-        """The training data itself: its batches are whole and on the device."""
+        """Return the training dataset itself: its batches are complete and on the device."""
         assert self.train is not None
         return self.train
 
     def val_dataloader(self) -> Window:
-        """The first `val_batches` batches of the validation data.
+        """Return the window of the first `val_batches` validation batches.
 
         Raises:
-            ValueError: The data never ends and `val_batches` was left out.
+            ValueError: The validation data is infinite and `val_batches` was omitted.
         """
         return self._window("val")
 
     def test_dataloader(self) -> Window:
-        """The first `test_batches` batches of the test data.
+        """Return the window of the first `test_batches` test batches.
 
         Raises:
-            ValueError: The data never ends and `test_batches` was left out.
+            ValueError: The test data is infinite and `test_batches` was omitted.
         """
         return self._window("test")
 
     def _configuration(self, name: str) -> Configuration:
         config = self._configs[name]
         if config is None:
-            raise ValueError(f"SynthPixDataModule has no {name} configuration: give {name}.")
+            raise ValueError(f"SynthPixDataModule has no {name} configuration: pass {name}.")
         return config
 
     def _window(self, name: str) -> Window:
         dataset = self._held_out[name]
         stop = self._batches[name]
         if stop is None:
-            total = dataset._order.total
+            total = dataset.stream.total
             if total is None:
                 raise ValueError(
-                    f"The {name} data never ends: give {name}_batches, the number of batches of "
-                    "its window."
+                    f"The {name} data is infinite: pass {name}_batches, the number of batches "
+                    "in its window."
                 )
             stop = total - total % dataset.world_size
         return dataset.window(0, stop)

@@ -1,4 +1,4 @@
-"""Versions of JAX and torch that are known to break or to crawl together on a GPU."""
+"""Warn about versions of JAX and torch that fail or are very slow together on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CUDA_MAJORS = (12, 13)
 
 
 def version_of(package: str) -> str:
-    """Its version, "unknown" if it is used without being installed."""
+    """Return the installed version of a package, "unknown" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -21,13 +21,13 @@ def version_of(package: str) -> str:
 
 
 class Installed(NamedTuple):
-    """What matters of the installed packages.
+    """List the installed versions that decide whether JAX and torch work together.
 
     Attributes:
         jaxlib: Version of jaxlib.
-        jax_cuda: Majors of CUDA that JAX has plugins for.
-        torch_cuda: Major of the CUDA that torch was built for; None without.
-        cudnn: Majors of CUDA that a cuDNN is installed for.
+        jax_cuda: CUDA major versions that JAX has plugins for.
+        torch_cuda: CUDA major version that torch was built for; None without CUDA.
+        cudnn: CUDA major versions that a cuDNN is installed for.
     """
 
     jaxlib: str
@@ -37,7 +37,7 @@ class Installed(NamedTuple):
 
 
 def installed() -> Installed:
-    """What is installed here."""
+    """Read the versions that are installed here."""
     return Installed(
         jaxlib=version("jaxlib"),
         jax_cuda=_majors("jax-cuda{}-plugin"),
@@ -47,14 +47,14 @@ def installed() -> Installed:
 
 
 def problems(found: Installed, *, renderer: str) -> list[str]:
-    """What is known to be wrong with these versions on a GPU, a clause for each."""
+    """List the known problems of these versions on a GPU, one clause each."""
     clauses = []
     if found.torch_cuda is not None and set(found.jax_cuda) - {found.torch_cuda}:
         plugins = " and ".join(map(str, found.jax_cuda))
         clauses.append(f"torch is built for CUDA {found.torch_cuda} and JAX for CUDA {plugins}")
     if len(found.cudnn) > 1:
         majors = " and ".join(map(str, found.cudnn))
-        clauses.append(f"the cuDNN for CUDA {majors} overwrite each other in one folder")
+        clauses.append(f"the cuDNN packages for CUDA {majors} overwrite each other in one folder")
     if renderer == "synthpix" and (0, 10, 2) <= _release(found.jaxlib) <= (0, 11, 0):
         clauses.append(
             f"jaxlib {found.jaxlib} makes renderer='synthpix' very slow (0.11.1 does not, and the "
@@ -64,7 +64,7 @@ def problems(found: Installed, *, renderer: str) -> list[str]:
 
 
 def warn_of_problems(*, renderer: str) -> None:
-    """One warning, if these versions are known to break or to crawl on a GPU."""
+    """Warn once if the installed versions are known to fail or to be very slow on a GPU."""
     if clauses := problems(installed(), renderer=renderer):
         warnings.warn(
             f"On this GPU {'; '.join(clauses)}: install a combination from docs/install.md.",

@@ -23,6 +23,9 @@ from synthpix_torch.render.particles import CPU_WORKING_BYTES, GPU_WORKING_BYTES
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""
 
+BITS: Final = {"particles": 1, "synthpix": 1}
+"""Version of the bits of each renderer; a state of another version is refused."""
+
 _RANDOM_FLAGS: Final = (
     "jax_enable_x64",
     "jax_threefry_partitionable",
@@ -201,9 +204,9 @@ def _generate(
     record_numbers: Int[Array, " f"], *, config: Config, place: Geometry
 ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
     """As `_adapt`, of flow fields made on the device."""
-    generate = GENERATORS[config.scheduler_class or ""].generate
+    generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
-    return _adapt(generate(config, record_numbers), config=config, place=place)
+    return _adapt(generate(record_numbers), config=config, place=place)
 
 
 def _image_maker(renderer: str, device: jax.Device) -> _MakeImages:

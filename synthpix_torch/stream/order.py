@@ -3,11 +3,11 @@
 Pure Python integers, no arrays and no state, so that every claim about the order can be tested
 exhaustively. Words used throughout:
 
-- A *unit* is what one stream works on before it takes the next: one flow batch used `steps` times
-  (batches_per_flow_batch), or one episode of `steps` flow batches used once each.
-- A *group* is `streams` units worked on side by side. Batches alternate between the streams of a
-  group, so that batch n belongs to stream n % streams.
-- The last group of finite data holds the units that are left, so nothing is lost to `streams`.
+- A *unit* is one flow batch used `steps` times (batches_per_flow_batch), or one episode of `steps`
+  flow batches used once each. A substream yields unit after unit.
+- A *group* is `streams` interleaved units, one of each substream: batch n belongs to substream
+  n % streams.
+- The last group of finite data holds the remaining units, so no unit is lost to interleaving.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from math import gcd
 
 @dataclass(frozen=True)
 class Place:
-    """Where batch n comes from.
+    """The flow batch of batch n and its use.
 
     Attributes:
         flow_batch: Index of the flow batch.
@@ -37,7 +37,7 @@ class Order:
 
     Attributes:
         steps: Batches that one unit yields, at least 1.
-        streams: Units worked on side by side, at least 1.
+        streams: Units that are interleaved, at least 1.
         units: Number of units of finite data, None if the data never ends.
         episodic: Whether a unit is an episode of `steps` flow batches.
     """
@@ -49,7 +49,7 @@ class Order:
 
     @property
     def group_size(self) -> int:
-        """Batches of one whole group."""
+        """Batches of a full group."""
         return self.steps * self.streams
 
     @property
@@ -58,13 +58,13 @@ class Order:
         return None if self.units is None else self.units * self.steps
 
     def streams_of(self, group: int) -> int:
-        """Number of units in a group: `streams`, or fewer in the last group of finite data."""
+        """Count the units of a group: `streams`, or fewer in the last group of finite data."""
         if self.units is None:
             return self.streams
         return min(self.streams, self.units - group * self.streams)
 
     def place(self, number: int) -> Place:
-        """Flow batch and repetition of batch `number`, which must lie within the stream."""
+        """Find the flow batch and repetition of batch `number`, which must lie in the stream."""
         group, rest = divmod(number, self.group_size)
         step, stream = divmod(rest, self.streams_of(group))
         unit = group * self.streams + stream
@@ -74,9 +74,9 @@ class Order:
         return Place(unit, step, last)
 
     def first_flow_batch(self, number: int) -> int:
-        """First flow batch of the group that batch `number` belongs to, in canonical order.
+        """Find the first flow batch of the group of batch `number`, in canonical order.
 
-        Every flow batch before it is done with, whatever the number of ranks. At the end of finite
+        No flow batch before it is needed again, whatever the number of ranks. At the end of finite
         data it is the number of flow batches.
         """
         per_unit = self.steps if self.episodic else 1
@@ -84,18 +84,18 @@ class Order:
         return (unit if self.units is None else min(unit, self.units)) * per_unit
 
     def next_boundary(self, number: int) -> int:
-        """First batch of a group at or after batch `number`; `total` at most."""
+        """Find the first batch of a group at or after batch `number`; `total` at most."""
         boundary = -(-number // self.group_size) * self.group_size
         return boundary if self.total is None else min(boundary, self.total)
 
     def pass_length(
         self, position: int, world_size: int, *, epoch_length: int | None = None
     ) -> int | None:
-        """Batches that each rank yields in a pass from `position` on, None if it has no end.
+        """Count the batches of each rank in a pass from `position`, None if it has no end.
 
-        Every rank yields the same number. A pass of episodes ends with them. What is left of finite
-        data for less than a step of all ranks is dropped. An epoch that cannot end in time,
-        because the number of ranks changed within it, ends up to one step late.
+        Every rank yields the same number. A pass of episodes ends with them. Batches at the end of
+        finite data that are too few for a step of all ranks are dropped. An epoch ends up to one
+        step late if the number of ranks changed within it.
         """
         if self.episodic:
             return (self.next_boundary(position + 1) - position) // world_size
@@ -108,7 +108,7 @@ class Order:
         return min(lengths, default=None)
 
     def used_again(self, number: int, stride: int) -> bool:
-        """Whether a reader of every `stride`-th batch needs the flow batch of `number` again."""
+        """Tell whether a reader of every `stride`-th batch needs this flow batch again."""
         if self.episodic:
             return False
         group, rest = divmod(number, self.group_size)
@@ -116,10 +116,11 @@ class Order:
         return rest + stride * _visits(streams, stride) < self.steps * streams
 
     def first_use(self, start: int, stride: int, index: int) -> int | None:
-        """Batch at which a reader of start, start + stride, ... needs its `index`-th flow batch.
+        """Find the batch at which a reader first needs its `index`-th flow batch.
 
-        Within a group a flow batch is used again after as many visits as the reader has streams
-        there and not before, so the flow batches of a group are those of its first visits.
+        The reader takes the batches start, start + stride, ... Within a group it returns to a flow
+        batch after as many visits as it has substreams there, so the flow batches of a group are
+        those of its first visits.
 
         Returns:
             The number of the batch, None when the stream ends before that.
@@ -127,11 +128,11 @@ class Order:
         if self.episodic:
             return self._within(start + index * stride)
         visit = start
-        if self.units is None or start < self._end_of_whole_groups:
-            found, index = self._first_use_in_whole_groups(start, stride, index)
+        if self.units is None or start < self._end_of_full_groups:
+            found, index = self._first_use_in_full_groups(start, stride, index)
             if found is not None:
                 return found
-            visit += -(-(self._end_of_whole_groups - start) // stride) * stride
+            visit += -(-(self._end_of_full_groups - start) // stride) * stride
         if self._within(visit) is None:
             return None
         if index >= _visits(self.streams_of(visit // self.group_size), stride):
@@ -139,18 +140,18 @@ class Order:
         return self._within(visit + index * stride)
 
     @property
-    def _end_of_whole_groups(self) -> int:
+    def _end_of_full_groups(self) -> int:
         assert self.units is not None
         return self.units // self.streams * self.group_size
 
-    def _first_use_in_whole_groups(
+    def _first_use_in_full_groups(
         self, start: int, stride: int, index: int
     ) -> tuple[int | None, int]:
-        """As `first_use`, but what is left of `index` where the whole groups of finite data end."""
-        end = None if self.units is None else self._end_of_whole_groups
+        """Do the same in full groups; also return the rest of `index` at their end."""
+        end = None if self.units is None else self._end_of_full_groups
         per_group = _visits(self.streams, stride)
         if stride * per_group >= self.group_size:
-            # Between two visits of a stream the group is over: every visit needs a new flow batch.
+            # The group ends between two visits of a substream: every visit needs a new flow batch.
             number = start + index * stride
             if end is None or number < end:
                 return number, 0
@@ -171,5 +172,5 @@ class Order:
 
 
 def _visits(streams: int, stride: int) -> int:
-    """Visits of a reader of every `stride`-th batch before it meets its first stream again."""
+    """Count the visits of a reader until it meets its first substream again."""
     return streams // gcd(streams, stride)

@@ -1,36 +1,31 @@
-"""The state of a dataset: a plain dict, and the same as an Orbax Composite.
+"""The state of a dataset: a plain dict that names the next batch and the stream it belongs to.
 
 The dict holds strings and integers only, is the same on every rank and is complete before the first
 batch:
 
-    {"format": 1,
+    {"format": 2,
      "sampler": {"position": n},
      "grain": {"next_index": i},
-     "fingerprint": {"stream": "kinematic|8|4|3|...", ...},
+     "fingerprint": "batch_size=4|bits=2|renderer=particles|...",
      "made_with": {"jax": "0.10.2", ...}}
 
-`position` is the number of the next batch that the user has not been given. `next_index` follows
-from it: the first record still needed, in the order of `Flows.canonical`. A fingerprint's
-value lists those of the keys of its group in the order of `Description.fields`.
+`position` is the number of the next undelivered batch. `next_index` follows from it: the first
+record still needed, in the order of `Flows.canonical`. The fingerprint lists the values that define
+the stream, in the order of their names, without those that are defaults: a key that is added later
+with a neutral default changes no fingerprint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import grain.python as grain
-import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointRestore, CheckpointSave
+from synthpix_torch.stream.format1 import unpack_format_1
 
-FORMAT = 1
-ITEMS = ("sampler", "grain")
+FORMAT: Final = 2
 
 
 class StateMismatchError(ValueError):
@@ -41,61 +36,109 @@ class Description(NamedTuple):
     """What a state is checked against.
 
     Attributes:
-        fields: Values of everything that defines the stream, by group and key.
+        values: Everything that defines the stream, as short strings by key.
+        neutral: Values that a fingerprint does not list, by key.
         made_with: Versions and hardware, which may change bits in the last place.
         next_index: The first record still needed, from the position.
         total: Number of batches in the stream, None if it never ends.
     """
 
-    fields: Mapping[str, Mapping[str, str]]
+    values: Mapping[str, str]
+    neutral: Mapping[str, str]
     made_with: Mapping[str, str]
     next_index: Callable[[int], int]
     total: int | None
 
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The values that a fingerprint lists, in the order of their keys."""
+        return {
+            key: self.values[key]
+            for key in sorted(self.values)
+            if self.values[key] not in ("null", self.neutral.get(key))
+        }
+
 
 def make_state(position: int, description: Description) -> dict[str, Any]:
-    """A fresh state dict for the next batch to deliver."""
+    """Make the state dict for a position."""
     return {
         "format": FORMAT,
         "sampler": {"position": position},
         "grain": {"next_index": description.next_index(position)},
-        "fingerprint": {
-            group: "|".join(values.values()) for group, values in description.fields.items()
-        },
+        # One string, so that the structure of a state is the same for all configurations:
+        # torch.distributed.checkpoint loads into the structure of the present state.
+        "fingerprint": "|".join(f"{key}={value}" for key, value in description.fingerprint.items()),
         "made_with": dict(description.made_with),
     }
 
 
 def read_state(state: Any, description: Description) -> int:
-    """Check a state against a dataset and return its position. Changes nothing.
+    """Check a state against a stream and return its position. Changes nothing.
 
     Raises:
         TypeError: `state` is not a mapping.
-        ValueError: `state` is not a state of a dataset, is damaged or was made by a newer version.
+        ValueError: `state` is not a state of a dataset, is corrupt or was made by a newer version.
         StateMismatchError: The state was saved with another configuration or other data.
     """
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"A state must be the dict that state_dict() gave, not {type(state).__name__}."
+            f"A state must be the dict that state_dict() returned, not {type(state).__name__}."
         )
     version = state.get("format")
     if not {"sampler", "grain", "fingerprint"} <= state.keys() or not _is_index(version):
         keys = ", ".join(sorted(map(str, state))[:5]) or "nothing"
         raise ValueError(
             f"This is not the state of a SynthPixDataset, it holds {keys}: "
-            "pass what its state_dict() gave."
+            "pass what its state_dict() returned."
         )
-    if version != FORMAT:
+    if version not in (1, FORMAT):
         raise ValueError(
-            f"The state has format {version}, this version of synthpix_torch reads {FORMAT}: "
+            f"The state has format {version}, this version of synthpix_torch reads 1 and {FORMAT}: "
             "install the version that saved it."
         )
-    saved = _unpack(state["fingerprint"], description)
+    unpack = unpack_format_1 if version == 1 else _unpack
+    position = _get_index(state["sampler"], "position")
+    next_index = _get_index(state["grain"], "next_index")
+    _check_fingerprint(unpack(state["fingerprint"]), description, position)
+    if description.total is not None and position > description.total:
+        raise ValueError(
+            f"The state is corrupt: its position {position} lies behind the {description.total} "
+            "batches of the stream. Use an older state."
+        )
+    if next_index != description.next_index(position):
+        raise ValueError(
+            f"The state is corrupt: next_index {next_index} does not belong to position "
+            f"{position}. Use an older state."
+        )
+    _warn_of_other_versions(state.get("made_with"), description)
+    return position
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """Digest the fingerprint of a state: equal for states of one stream."""
+    text = json.dumps(state["fingerprint"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _check_fingerprint(saved: Mapping[str, str], description: Description, position: int) -> None:
+    here = description.fingerprint
+    saved = {
+        key: value
+        for key, value in saved.items()
+        if value not in ("null", description.neutral.get(key))
+    }
+    bits = saved.get("bits"), here["bits"]
+    if bits[0] != bits[1] and saved.get("renderer") == here["renderer"]:
+        raise StateMismatchError(
+            f"The state was saved with version {bits[0]} of the renderer {here['renderer']!r}, "
+            f"this synthpix_torch has version {bits[1]}, which makes other images and labels "
+            "(docs/differences.md): install the version that saved it to continue exactly, or "
+            f"continue with the new images from dataset.seek({position})."
+        )
     differences = [
-        f"{key} (saved {saved[group][key]}, here {value})"
-        for group, values in description.fields.items()
-        for key, value in values.items()
-        if saved[group][key] != value
+        f"{key} (saved {_shown(saved, key, description)}, here {_shown(here, key, description)})"
+        for key in {**description.values, **saved}
+        if saved.get(key) != here.get(key)
     ]
     if differences:
         raise StateMismatchError(
@@ -103,35 +146,20 @@ def read_state(state: Any, description: Description) -> int:
             "with the saved values, or start without the state; dataset.seek(position) takes over "
             "the position alone."
         )
-    position = _get_index(state["sampler"], "position")
-    next_index = _get_index(state["grain"], "next_index")
-    if description.total is not None and position > description.total:
-        raise ValueError(
-            f"The state is damaged: its position {position} lies behind the {description.total} "
-            "batches of the stream. Use an older state."
-        )
-    if next_index != description.next_index(position):
-        raise ValueError(
-            f"The state is damaged: next_index {next_index} does not belong to position "
-            f"{position}. Use an older state."
-        )
-    _warn_of_other_versions(state.get("made_with"), description)
-    return position
 
 
-def _unpack(fingerprint: Any, description: Description) -> dict[str, dict[str, str]]:
-    """The values of a saved fingerprint by group and key."""
-    unpacked = {}
-    for group, values in description.fields.items():
-        packed = fingerprint.get(group) if isinstance(fingerprint, Mapping) else None
-        parts = packed.split("|") if isinstance(packed, str) else []
-        if len(parts) != len(values):
-            raise ValueError(
-                f"The state is damaged: its fingerprint lacks values of {group!r}. "
-                "Use an older state."
-            )
-        unpacked[group] = dict(zip(values, parts, strict=True))
-    return unpacked
+def _shown(values: Mapping[str, str], key: str, description: Description) -> str:
+    return values.get(key) or description.neutral.get(key, "null")
+
+
+def _unpack(fingerprint: Any) -> dict[str, str]:
+    parts = fingerprint.split("|") if isinstance(fingerprint, str) else [""]
+    values = dict(part.split("=", 1) for part in parts if "=" in part)
+    if len(values) != len(parts) or not {"renderer", "bits"} <= values.keys():
+        raise ValueError(
+            f"The state is corrupt: its fingerprint is {fingerprint!r}. Use an older state."
+        )
+    return values
 
 
 def _is_index(value: Any) -> bool:
@@ -141,7 +169,7 @@ def _is_index(value: Any) -> bool:
 def _get_index(item: Any, key: str) -> int:
     value = item.get(key) if isinstance(item, Mapping) else None
     if not _is_index(value):
-        raise ValueError(f"The state is damaged: {key} is {value!r}, not a number of at least 0.")
+        raise ValueError(f"The state is corrupt: {key} is {value!r}, not a number of at least 0.")
     assert isinstance(value, int)
     return value
 
@@ -156,82 +184,6 @@ def _warn_of_other_versions(made_with: Any, description: Description) -> None:
     if changes:
         warnings.warn(
             f"The state was saved with other versions or hardware: {', '.join(changes)}. The "
-            "stream goes on where it was, but bits may differ in the last place.",
+            "stream continues where it was, but bits may differ in the last place.",
             stacklevel=4,
         )
-
-
-def save_args(state: Mapping[str, Any]) -> ocp.args.Composite:
-    """A state as arguments for any CheckpointManager of Orbax: items `sampler` and `grain`.
-
-    Grain's own checkpoint restore reads the `grain` item.
-    """
-    # Through JSON, because Orbax writes in the background what it is given.
-    sampler = json.loads(json.dumps(_without_grain(state)))
-    return ocp.args.Composite(
-        sampler=ocp.args.JsonSave(sampler),
-        grain=CheckpointSave(_grain_iterator(state["grain"])),
-    )
-
-
-def restore_args() -> ocp.args.Composite:
-    """Arguments with which a CheckpointManager restores what `save_args` saved."""
-    return ocp.args.Composite(
-        sampler=ocp.args.JsonRestore(), grain=CheckpointRestore(_grain_iterator({"next_index": 0}))
-    )
-
-
-def restored_state(restored: Mapping[str, Any]) -> dict[str, Any]:
-    """The state dict of a dataset from what a CheckpointManager restored.
-
-    Args:
-        restored: What a CheckpointManager restored for `checkpoint_args(dataset, restore=True)`.
-
-    Raises:
-        ValueError: An item is missing.
-    """
-    missing = [item for item in ITEMS if restored.get(item) is None]
-    if missing:
-        raise ValueError(f"The checkpoint lacks the items {', '.join(missing)} of the dataset.")
-    return {**restored["sampler"], "grain": restored["grain"].get_state()}
-
-
-def write_files(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write a state into an empty folder, in the files that Orbax and Grain write for the items."""
-    for item, content in _files(folder).items():
-        content.parent.mkdir()
-        saved = state["grain"] if item == "grain" else _without_grain(state)
-        content.write_text(json.dumps(saved), encoding="utf-8")
-
-
-def read_files(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `write_files` wrote."""
-    read = {item: json.loads(content.read_bytes()) for item, content in _files(folder).items()}
-    return {**read["sampler"], "grain": read["grain"]}
-
-
-def digest(state: Mapping[str, Any]) -> str:
-    """A short digest of the fingerprint: equal for states of one stream."""
-    text = json.dumps(state["fingerprint"], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _files(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    return {
-        "sampler": Path(folder, "sampler", "metadata"),
-        "grain": Path(folder, "grain", "process_0-of-1.json"),
-    }
-
-
-def _without_grain(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key != "grain"}
-
-
-def _grain_iterator(state: Mapping[str, int]) -> Any:
-    """An iterator of Grain in a given state. It stands for any: the state is its index alone."""
-    iterator = iter(grain.MapDataset.range(sys.maxsize).to_iter_dataset(_NO_THREADS))
-    iterator.set_state(dict(state))
-    return iterator
-
-
-_NO_THREADS = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)

@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from kinds import KINDS, base, few, write_all  # noqa: E402
 from oracle import digest  # noqa: E402
 
-from synthpix_torch import Checkpointer, RandomState, SynthPixDataset  # noqa: E402
+from synthpix_torch import Batch, Checkpointer, RandomState, SynthPixDataset  # noqa: E402
 
 NUMBERS = (0, 1, 2)
 POSITION = 2
@@ -41,6 +41,11 @@ def environment() -> dict[str, object]:
     }
 
 
+def bits(batch: Batch, data: Path) -> str:
+    """Digest a batch, with the names of files relative to the folder of the data."""
+    return digest(batch._replace(files=tuple(file.replace(f"{data}/", "") for file in batch.files)))
+
+
 def collect(data: Path) -> dict[str, dict[str, object]]:
     """State and digests of some batches of every kind, by "renderer: kind"."""
     found: dict[str, dict[str, object]] = {}
@@ -52,7 +57,7 @@ def collect(data: Path) -> dict[str, dict[str, object]]:
                 dataset.seek(POSITION)
                 found[f"{renderer}: {kind}"] = {
                     "state": dataset.state_dict(),
-                    "digests": [digest(dataset.batch_at(number)) for number in NUMBERS],
+                    "digests": [bits(dataset.batch_at(number), data) for number in NUMBERS],
                 }
     return found
 

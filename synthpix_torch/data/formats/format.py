@@ -15,10 +15,11 @@ class Format(NamedTuple):
 
     Attributes:
         pattern: Glob pattern of the files that are read from a folder.
-        open: Open files and folders, given as paths, as records in the order of the paths.
+        open: Open files and folders as records in the order of the paths. The third argument tells
+            whether recorded images are resized, as synthpix does it.
         holds_images: Whether a file can hold the recorded image pair of its flow field.
     """
 
     pattern: str
-    open: Callable[[list[str], Config], FileDataSource]
+    open: Callable[[list[str], Config, bool], FileDataSource]
     holds_images: bool = False

@@ -4,5 +4,5 @@ from synthpix.data_sources import HDF5DataSource
 
 from synthpix_torch.data.formats.format import Format
 
-H5 = Format("*.h5", lambda paths, config: HDF5DataSource(paths))
+H5 = Format("*.h5", lambda paths, config, exact: HDF5DataSource(paths))
 """The first data set of each file, shape (H, W, 2)."""

@@ -18,11 +18,15 @@ class _AnyShape(tuple[int, ...]):
     __hash__ = tuple.__hash__
 
 
-def _open(paths: list[str], config: Config) -> FileDataSource:
-    # Recorded images are resized to image_shape with their flow field; a flow field alone keeps its
-    # shape and values, which synthpix would change (docs/differences.md).
-    shape = config.image_shape if config.include_images else _AnyShape((0, 0))
-    return MATDataSource(paths, include_images=config.include_images, output_shape=shape)
+def _open(paths: list[str], config: Config, exact: bool) -> FileDataSource:
+    # Flow fields and images keep their shape and values, which synthpix would change
+    # (docs/differences.md).
+    shape = config.image_shape if config.include_images else (0, 0)
+    return MATDataSource(
+        paths,
+        include_images=config.include_images,
+        output_shape=shape if config.include_images and exact else _AnyShape(shape),
+    )
 
 
 MAT = Format("*.mat", _open, holds_images=True)

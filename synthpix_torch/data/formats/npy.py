@@ -48,7 +48,7 @@ class NumpyFields(NumpyDataSource):  # type: ignore[misc]
         return {"flow_fields": flow_field, "file": file_path}
 
 
-NPY = Format("flow_*.npy", lambda paths, config: NumpyFields(paths))
+NPY = Format("flow_*.npy", lambda paths, config, exact: NumpyFields(paths))
 """One array of shape (H, W, 2) a file."""
 
 

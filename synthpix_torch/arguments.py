@@ -1,0 +1,83 @@
+"""The arguments of a dataset beside its configuration: checked, and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from synthpix_torch.checks import check_integer
+from synthpix_torch.config.config import Config
+from synthpix_torch.data.records import FlowFieldSource
+from synthpix_torch.render.step import BITS, Appearance
+
+LAYOUTS: Final = ("torch", "synthpix")
+IMAGE_DTYPES: Final = {
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
+
+_LEAST: Final = {"streams": 1, "epoch_length": 1, "ahead": 0, "rank": 0, "world_size": 1}
+_OPTIONAL: Final = ("epoch_length", "rank", "world_size")
+_OF_THE_STREAM: Final = ("renderer", "streams", "epoch_length", "layout", "scale_images")
+
+
+class Arguments(NamedTuple):
+    """The keyword arguments of `SynthPixDataset`, which documents them."""
+
+    source: FlowFieldSource | None
+    renderer: str
+    streams: int
+    rank: int | None
+    world_size: int | None
+    epoch_length: int | None
+    layout: str
+    image_dtype: torch.dtype
+    scale_images: bool
+    device: str | torch.device | None
+    ahead: int
+
+    def check(self, config: Config) -> None:
+        """Raise unless each argument has a possible value that fits the configuration.
+
+        Raises:
+            TypeError: A number is not an integer.
+            ValueError: A value is impossible or does not fit.
+        """
+        for name, value, choices in (
+            ("renderer", self.renderer, tuple(BITS)),
+            ("layout", self.layout, LAYOUTS),
+            ("image_dtype", self.image_dtype, tuple(IMAGE_DTYPES)),
+            ("scale_images", self.scale_images, (False, True)),
+        ):
+            # 1 is equal to True, but a state tells them apart.
+            if value not in choices or not isinstance(value, type(choices[0])):
+                allowed = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not (name in _OPTIONAL and value is None):
+                check_integer(name, value, least)
+        if self.epoch_length is not None and config.episode_length:
+            raise ValueError("A pass is an episode here: leave out epoch_length.")
+
+    @property
+    def appearance(self) -> Appearance:
+        """How batches look."""
+        return Appearance(
+            self.renderer, self.layout, IMAGE_DTYPES[self.image_dtype], self.scale_images
+        )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that define the stream and its passes, as JSON; see `from_recipe`."""
+        return {name: getattr(self, name) for name in _OF_THE_STREAM} | {
+            "image_dtype": IMAGE_DTYPES[self.image_dtype]
+        }
+
+
+def from_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Read the keyword arguments of a dataset from `Arguments.recipe`."""
+    dtypes = {name: dtype for dtype, name in IMAGE_DTYPES.items()}
+    return recipe | {"image_dtype": dtypes[recipe["image_dtype"]]}

@@ -1,0 +1,105 @@
+"""Keys of the flow fields: where they come from, in which order, how they are read."""
+
+from typing import Final
+
+from synthpix_torch.config import rules
+from synthpix_torch.config.key import Key
+
+_positive_integer = rules.integer("a positive integer", lambda v: v > 0)
+_count = rules.integer("an integer of at least 0", lambda v: v >= 0)
+
+STREAM_KEYS: Final[dict[str, Key]] = {
+    "scheduler_class": Key(
+        rules.text("a file format such as '.npy', or a generator such as 'kinematic'"),
+        "Where flow fields come from: files of a format, or a generator.",
+        example=".npy",
+        group="stream",
+    ),
+    "batch_size": Key(
+        _positive_integer,
+        "Image pairs in a batch.",
+        "pairs",
+        example=8,
+        group="stream",
+    ),
+    "flow_fields_per_batch": Key(
+        _positive_integer,
+        "Flow fields that a batch is rendered from; pair i moves with field i modulo this number.",
+        "flow fields",
+        filler=1,
+        example=4,
+        group="stream",
+    ),
+    "batches_per_flow_batch": Key(
+        _positive_integer,
+        "Consecutive batches that are rendered from the same flow fields with new particles.",
+        "batches",
+        filler=1,
+        example=1,
+        group="stream",
+    ),
+    "seed": Key(
+        rules.integer("an integer between 0 and 2**32 - 1", lambda v: 0 <= v < 2**32),
+        "Seed of the order of the records, of generated flow fields and of the particles.",
+        default=0,
+        group="stream",
+    ),
+    "file_list": Key(
+        rules.paths(),
+        "Files or folders with flow fields.",
+        default=(),
+    ),
+    "randomize": Key(
+        rules.flag(),
+        "Whether each pass over the records has an order of its own.",
+        default=False,
+        group="stream",
+    ),
+    "loop": Key(
+        rules.flag(),
+        "Whether the records are used again and again, so that the stream never ends.",
+        default=True,
+        group="stream",
+    ),
+    "include_images": Key(
+        rules.flag(),
+        "Whether recorded image pairs are read from the files instead of rendered.",
+        default=False,
+        group="stream",
+    ),
+    "episode_length": Key(
+        _count,
+        "Files in time order that make an episode; 0 for no episodes.",
+        "batches",
+        default=0,
+        group="stream",
+    ),
+    "num_threads": Key(
+        _count,
+        "Threads that prefetch records.",
+        "threads",
+        default=16,
+    ),
+    "buffer_size": Key(
+        _count,
+        "Records that are prefetched at most; by default those of two flow batches.",
+        "records",
+        default=None,
+    ),
+    "worker_count": Key(
+        _count,
+        "Must be 0: worker processes would reorder the stream.",
+        "processes",
+        default=0,
+    ),
+    "use_grain_scheduler": Key(
+        rules.flag(),
+        "Must be true: synthpix's legacy schedulers have no exact resume.",
+        default=True,
+    ),
+    "device_ids": Key(
+        rules.device_numbers(),
+        "The number of the GPU to use, as a list of one; empty for the one that torch uses.",
+        default=(),
+    ),
+}

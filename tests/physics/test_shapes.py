@@ -1,0 +1,26 @@
+"""Sizes and brightness of particles are distributed as configured."""
+
+import numpy as np
+import pytest
+
+from . import measures
+
+
+def test_diameters_along_x_and_y_have_the_same_distribution() -> None:
+    found = measures.shapes((1.6, 3.0))
+    y, x = found.along_y[0], found.along_x[0]
+    assert len(y) > 300
+    assert y.std() == pytest.approx(x.std(), rel=0.08)
+    assert y.mean() == pytest.approx(x.mean(), rel=0.02)
+    for diameters in (y, x):
+        ends = (diameters < 1.65) | (diameters > 2.95)
+        # A uniform distribution has 7 % there.
+        assert ends.mean() < 0.15
+
+
+def test_changes_from_image_to_image_have_the_configured_variance() -> None:
+    found = measures.shapes((2.5, 2.5), diameter_var=0.01, intensity_var=25.0)
+    for values, deviation in ((found.along_y, 0.1), (found.along_x, 0.1), (found.peak, 5.0)):
+        change = values[1] - values[0]
+        assert change.std() == pytest.approx(deviation, rel=0.15)
+        assert abs(change.mean()) < 4 * deviation / np.sqrt(len(change))
