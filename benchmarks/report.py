@@ -54,8 +54,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write(name: str, title: str, body: str) -> Path:
-    """Write a dated page of results and print it."""
+def write(name: str, title: str, body: str, *, folder: Path = RESULTS) -> Path:
+    """Write a dated page of results to a folder and print it."""
     module = Path(sys.argv[0]).stem
     command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
     versions = ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)
@@ -67,8 +67,8 @@ def write(name: str, title: str, body: str) -> Path:
 
 {body}
 """
-    path = RESULTS / f"{date.today().isoformat()}-{name}.md"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{date.today().isoformat()}-{name}.md"
+    folder.mkdir(exist_ok=True)
     path.write_text(page)
     print(page)
     return path

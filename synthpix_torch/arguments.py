@@ -9,7 +9,8 @@ import torch
 from synthpix_torch.checks import check_integer
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.records import FlowFieldSource
-from synthpix_torch.render.step import BITS, Appearance
+from synthpix_torch.render.output import Appearance
+from synthpix_torch.render.renderers import RENDERERS
 
 LAYOUTS: Final = ("torch", "synthpix")
 IMAGE_DTYPES: Final = {
@@ -46,7 +47,7 @@ class Arguments(NamedTuple):
             ValueError: A value is impossible or does not fit.
         """
         for name, value, choices in (
-            ("renderer", self.renderer, tuple(BITS)),
+            ("renderer", self.renderer, tuple(RENDERERS)),
             ("layout", self.layout, LAYOUTS),
             ("image_dtype", self.image_dtype, tuple(IMAGE_DTYPES)),
             ("scale_images", self.scale_images, (False, True)),
@@ -64,7 +65,7 @@ class Arguments(NamedTuple):
 
     @property
     def appearance(self) -> Appearance:
-        """How batches look."""
+        """Layout, dtype and renderer of the batches."""
         return Appearance(
             self.renderer, self.layout, IMAGE_DTYPES[self.image_dtype], self.scale_images
         )

@@ -11,7 +11,7 @@ import scipy.io
 from kinds import KINDS, base, fields, write_mat, write_npy
 from oracle import differing, ours, sampler, theirs
 
-from synthpix_torch import SynthPixDataset
+from synthpix_torch import PhysicsWarning, SynthPixDataset
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "differences.md"
@@ -230,3 +230,29 @@ def test_each_batch_has_its_own_labels_in_synthpix_they_are_shared() -> None:
     with SynthPixDataset(base(batches_per_flow_batch=2)) as dataset:
         a, b = itertools.islice(dataset, 2)
     assert a.flow_fields.data_ptr() != b.flow_fields.data_ptr()
+
+
+def test_a_flow_beyond_the_speed_bounds_warns_in_synthpix_it_does_not(data: Path) -> None:
+    config = base(scheduler_class=".npy", file_list=[str(data / "npy")], max_speed_x=1.0)
+    next(sampler(config))
+    with (
+        SynthPixDataset(config) as dataset,
+        pytest.warns(PhysicsWarning, match="leaves the speed bounds by up to .* px: max_speed_x=1"),
+    ):
+        next(iter(dataset))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"intensity_ranges": [(1000, 4000)]}, "reach 4000, but images end at 255 grey levels"),
+        ({"intensity_ranges": [(0.2, 0.8)]}, "images are almost black"),
+        ({"noise_gaussian_mean": 200.0}, "large parts are white"),
+        ({"diameter_ranges": [(8.0, 12.0)]}, "reach 12 px"),
+    ],
+)
+def test_odd_settings_warn_in_synthpix_they_do_not(changes: dict[str, Any], words: str) -> None:
+    config = base(**changes)
+    sampler(config)
+    with pytest.warns(PhysicsWarning, match=words):
+        SynthPixDataset(config)

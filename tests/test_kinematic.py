@@ -30,8 +30,8 @@ from synthpix_torch.data.kinematic import (
     KinematicFields,
     KinematicSettings,
     folded_share,
-    folding,
     kinematic_fields,
+    measure_folding,
 )
 from synthpix_torch.data.kinematic.device import smoothing as smoothing_on_device
 from synthpix_torch.data.kinematic.host import smoothing as smoothing_on_host
@@ -335,14 +335,14 @@ def test_folding_of_kinematic_fields_is_that_of_their_gradients(gradient: float)
     settings = one_width(
         sigma, extent=(128.0, 128.0), scale_factor_range=(scale, scale), pixel_velocity=0.1
     )
-    measured = folding(settings, fields=100)
+    measured = measure_folding(settings, fields=100)
     assert measured.area == pytest.approx(math.exp(-0.5 / gradient**2) / 2, abs=0.008)
     assert measured.fields >= measured.area
 
 
 def test_gentle_fields_do_not_fold() -> None:
     gentle = KinematicSettings(extent=(64.0, 64.0), scale_factor_range=(0.0, 2.0))
-    assert folding(gentle) == (0.0, 0.0)
+    assert measure_folding(gentle) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import reference
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -45,6 +47,11 @@ def headings(page: Path) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a page."""
     found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
+
+
+def test_the_reference_of_configuration_keys_is_current() -> None:
+    page = ROOT / "docs" / "configuration.md"
+    assert page.read_text() == "\n".join([*reference.lines(), ""])
 
 
 def test_every_page_of_docs_is_listed_in_the_readme() -> None:

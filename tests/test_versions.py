@@ -12,6 +12,7 @@ from kinds import base
 from synthpix_torch import SynthPixDataset, dataset
 from synthpix_torch.interop import versions
 from synthpix_torch.interop.versions import Installed, problems
+from synthpix_torch.stream import stream
 
 ROOT = Path(__file__).parent.parent
 GOOD = Installed(jaxlib="0.11.1", jax_cuda=(13,), torch_cuda=13, cudnn=(13,))
@@ -71,7 +72,7 @@ def test_versions_are_checked_only_on_a_gpu(
     asked: list[str] = []
     chosen = Mock(wraps=jax.devices("cpu")[0], platform=platform)
     monkeypatch.setattr(dataset, "choose_device", lambda *_: chosen)
-    monkeypatch.setattr(dataset, "Renderer", Mock())
+    monkeypatch.setattr(stream, "Renderer", Mock())
     monkeypatch.setattr(dataset, "warn_of_problems", lambda *, renderer: asked.append(renderer))
     SynthPixDataset(base())
     assert asked == ["particles"] * times

@@ -123,6 +123,9 @@ class Config:
     def as_json(self) -> dict[str, Any]:
         """Return the given keys as values of JSON, with absolute paths."""
         values = {name: getattr(self, name) for name in self.given}
+        if "diameter_definition" in values:
+            # The diameters have been converted.
+            values["diameter_definition"] = "2 sigma"
         for name in ("mask", "histogram"):
             if values.get(name) is not None:
                 values[name] = os.path.abspath(values[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from synthpix.data_sources import KinematicDataSource
@@ -14,6 +15,7 @@ from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, ki
 
 
 def _kinematic(config: Config, exact: bool) -> Generator:
+    settings = KinematicSettings.from_config(config)
     theirs = KinematicDataSource(
         num_examples=config.num_examples,
         image_shape=config.image_shape,
@@ -22,12 +24,13 @@ def _kinematic(config: Config, exact: bool) -> Generator:
         scale_mode=config.scale_mode,
         seed=config.seed,
     )
-    settings = KinematicSettings.from_config(config)
+    # synthpix takes the scale, which is in pixels, for a velocity.
+    unit = 1.0 if exact else settings.pixel_velocity
     return Generator(
         records=theirs if exact else KinematicFields(config.num_examples, settings),
         shape=config.image_shape if exact else settings.shape,
         name_in_grain=repr(theirs),
-        largest_speed=_largest_kinematic(config) * (1 if exact else settings.pixel_velocity),
+        largest_speed=_largest_kinematic(config) * unit,
     )
 
 
@@ -38,13 +41,11 @@ def _kinematic_on_device(config: Config, exact: bool) -> Generator:
             "renderer='particles'."
         )
     settings = KinematicSettings.from_config(config)
-    return _kinematic(config, exact)._replace(
-        generate=lambda record_numbers: kinematic_fields(record_numbers, settings)
-    )
+    return _kinematic(config, exact)._replace(generate=partial(kinematic_fields, settings=settings))
 
 
 def _largest_kinematic(config: Config) -> float:
-    """Return the largest component of a field.
+    """Return the largest component of a field in pixels.
 
     With scale_mode "linear" it is estimated as five standard deviations of noise of variance 1/3
     behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2).

@@ -95,8 +95,7 @@ class Records:
         Args:
             config: The configuration.
             source: Records of the user's own, in place of those that the configuration names.
-            exact: Generate kinematic flow fields and resize recorded images as synthpix does, for
-                its bits.
+            exact: Generate flow fields and resize recorded images as synthpix does, for its bits.
             brightest: The largest grey level that recorded images may have.
 
         Raises:

@@ -16,14 +16,51 @@ from jaxtyping import Array, Float, Int32, Real, UInt32
 from synthpix.types import ImageGenerationParameters, ImageGenerationSpecification
 from synthpix.utils import match_histogram
 
+from synthpix_torch.config.config import Config
 from synthpix_torch.draws import normal, uniform
 from synthpix_torch.render.splat import Particles, splat
+from synthpix_torch.render.synthpix import SynthpixRenderer
 
 CPU_WORKING_BYTES: Final = 16 * 2**20
 """Memory for the windows of particles on a CPU: what its caches hold is faster."""
 
 GPU_WORKING_BYTES: Final = 512 * 2**20
 """The same on any other device, which needs many pairs at once to be busy."""
+
+
+class ParticleRenderer(SynthpixRenderer):
+    """Make synthpix's images several pairs at once; its labels and keys are synthpix's."""
+
+    def __init__(
+        self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
+    ) -> None:
+        """Place images in flow fields as synthpix's sampler does.
+
+        Raises:
+            ValueError: synthpix refuses the configuration.
+        """
+        super().__init__(config, flow_field_shape, device)
+        on_cpu = device.platform == "cpu"
+        self._working_bytes = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
+
+    def render(
+        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a 2"]
+    ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
+        """Return images that agree with synthpix's to 1e-3 grey levels."""
+        config, place = self._config, self._place
+        return render_pairs(
+            keys[0],
+            moving,
+            place.specification,
+            position_bounds=place.position_bounds,
+            flow_field_res_x=place.grid_steps[1],
+            flow_field_res_y=place.grid_steps[0],
+            mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
+            histogram=None
+            if config.histogram_counts is None
+            else jnp.asarray(config.histogram_counts),
+            working_bytes=self._working_bytes,
+        )
 
 
 class _Ranges(NamedTuple):

@@ -50,7 +50,7 @@ class Cursor:
 
     @property
     def tracking(self) -> bool:
-        """Whether commits are tracked."""
+        """True while commits are tracked."""
         return self._committed is not None
 
     # Passes ------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Cursor:
         return self._ticket, length
 
     def is_active(self, ticket: int) -> bool:
-        """Whether a ticket belongs to the active pass."""
+        """Tell whether a ticket belongs to the active pass."""
         return ticket == self._ticket
 
     def exhaust(self, ticket: int) -> None:

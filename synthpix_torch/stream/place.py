@@ -87,7 +87,7 @@ class Resumable:
 
     @property
     def tracking(self) -> bool:
-        """Whether commits are tracked."""
+        """True while commits are tracked."""
         return self.cursor.tracking
 
     def state_dict(self) -> dict[str, Any]:

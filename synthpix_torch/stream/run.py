@@ -14,7 +14,7 @@ from synthpix_torch.stream.order import Order
 
 
 class Stages(NamedTuple):
-    """What makes a batch from its number; holds no position and no batch.
+    """The stages that make a batch from its number, without a position.
 
     Attributes:
         order: Which flow batch makes which batch.

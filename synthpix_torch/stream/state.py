@@ -33,7 +33,7 @@ class StateMismatchError(ValueError):
 
 
 class Description(NamedTuple):
-    """What a state is checked against.
+    """The stream that a state is checked against.
 
     Attributes:
         values: Everything that defines the stream, as short strings by key.

@@ -17,7 +17,10 @@ from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.data.records import FlowFieldSource, Records
 from synthpix_torch.interop.dlpack import Bridge
 from synthpix_torch.interop.versions import version_of
-from synthpix_torch.render.step import BITS, Appearance, Renderer, random_flags
+from synthpix_torch.render.flags import random_flags
+from synthpix_torch.render.output import Appearance
+from synthpix_torch.render.renderers import RENDERERS
+from synthpix_torch.render.step import Renderer
 from synthpix_torch.stream.order import Order
 from synthpix_torch.stream.run import Run, Stages
 from synthpix_torch.stream.state import Description
@@ -95,9 +98,8 @@ class Stream:
             exact=appearance.renderer == "synthpix",
             brightest=255 if scaled else math.inf,
         )
-        # It knows the shape of recorded images.
-        config = records.config
-        self.config = config
+        # With recorded images it has their shape.
+        self.config = config = records.config
         self.flows = Flows(config, records)
         self.order = _order(config, self.flows, records, streams)
         self.bridge = Bridge()
@@ -176,7 +178,7 @@ def _describe(
 ) -> Description:
     values = {key: value for group in config.fingerprint().values() for key, value in group.items()}
     values |= records.identity()
-    values |= {"streams": str(streams), "bits": str(BITS[appearance.renderer])}
+    values |= {"streams": str(streams), "bits": str(RENDERERS[appearance.renderer].version)}
     values |= {key: short(value) for key, value in appearance._asdict().items()}
     values |= {flag: short(value) for flag, value in random_flags().items()}
     size = config.records_per_flow_batch

@@ -32,7 +32,7 @@ def cpu_features() -> list[str]:
 
 
 def environment() -> dict[str, object]:
-    """What the last bits of rendered images depend on."""
+    """Describe everything that the last bits of rendered images depend on."""
     from importlib.metadata import version
 
     return {

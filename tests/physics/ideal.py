@@ -31,9 +31,9 @@ def expose(
     def along(centre: np.ndarray, count: int) -> np.ndarray:
         edges = np.arange(count + 1) - 0.5
         cumulated = erf((edges - centre[:, None]) / (np.sqrt(2) * sigma))
-        return sigma * np.sqrt(np.pi / 2) * np.diff(cumulated, axis=1)
+        return np.asarray(sigma * np.sqrt(np.pi / 2) * np.diff(cumulated, axis=1))
 
-    return peak * along(y, shape[0]).T @ along(x, shape[1])
+    return np.asarray(peak * along(y, shape[0]).T @ along(x, shape[1]))
 
 
 def shifted_pair(
@@ -71,4 +71,4 @@ def random_fields(
     margin = math.ceil(5 * sigma)
     noise = random.normal(size=(fields, *(size + 2 * margin for size in shape), 2))
     smooth = gaussian_filter(noise, (0, sigma, sigma, 0))[:, margin:-margin, margin:-margin]
-    return smooth * (peak / abs(smooth).max(axis=(1, 2, 3), keepdims=True))
+    return np.asarray(smooth * (peak / abs(smooth).max(axis=(1, 2, 3), keepdims=True)))

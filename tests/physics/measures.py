@@ -69,24 +69,27 @@ def sheared(layout: Grids, *, units: str = "pixels", pairs: int = 16) -> Scene:
 
 
 GEOMETRIES: dict[str, Scene] = {
-    "1 px, whole offset": sheared(grids((1.0, 1.0))),
-    "8 px, fractional offset, wide images": sheared(
-        grids((8.0, 8.0), image_shape=(48, 96), offset=(23.4, 26.7))
+    "8 x 10 px, fractional offset, wide images": sheared(
+        grids((8.0, 10.0), image_shape=(48, 96), offset=(23.4, 26.7))
     ),
-    "10 px/mm, 1.6 x 0.8 mm, velocities": sheared(
+    "10 px/mm, 1.6 x 0.8 mm, velocities, dt 0.02": sheared(
         grids((16.0, 8.0), resolution=10.0, dt=0.02, offset=(27.0, 31.3)),
         units="measure units per second",
     ),
-    "half a pixel, dt 0.5": sheared(grids((0.5, 0.5), offset=(24.25, 24.7), dt=0.5)),
-    "3.3 x 0.7 px, 0.1 labels per px": sheared(
-        grids((3.3, 0.7), offset=(25.1, 24.9), resolution=0.7, velocities_per_pixel=0.1)
+    "16 x 0.5 px, 2 labels per px, high images, dt 0.5": sheared(
+        grids(
+            (16.0, 0.5),
+            image_shape=(96, 48),
+            offset=(33.3, 24.25),
+            velocities_per_pixel=2.0,
+            dt=0.5,
+        )
     ),
-    "16 px, 2 labels per px, high images": sheared(
-        grids((16.0, 16.0), image_shape=(96, 48), offset=(33.3, 24.0), velocities_per_pixel=2.0)
+    "3.3 x 0.7 px, 0.1 labels per px, 0.7 px per length": sheared(
+        grids((3.3, 0.7), offset=(25.1, 24.9), resolution=0.7, velocities_per_pixel=0.1)
     ),
 }
 """Pixels per grid step, offset, aspect, unit, dt, resolution and labels per pixel, combined."""
-
 
 SWEEP: dict[str, Scene] = {
     f"{step} px, offset {offset}, {resolution} px per length, {count} labels per px": sheared(
@@ -109,6 +112,7 @@ SWEEP: dict[str, Scene] = {
         (2.5, 1.0, 0.73, 21.7, 1.5, 1e-4, "measure units per second", (64, 64)),
         (1.5, 1.0, 0.1, 1.0, 1.0, 1.0, "pixels", (96, 64)),
         (1.0, 1.5, 0.999, 3.0, 0.2, 1.0, "pixels", (64, 64)),
+        (1.0, 1.0, 0.0, 1.0, 1.0, 1.0, "pixels", (64, 64)),
         (0.5, 2.0, 0.61, 1.0, 1.0, 0.7, "measure units per second", (64, 64)),
     )
 }
@@ -131,7 +135,7 @@ class Tracked(NamedTuple):
 
     median: float
     worst: float
-    count: int
+    particles: int
 
 
 def tracking_error(scene: Scene, *, renderer: str = "particles") -> Tracked:
@@ -202,7 +206,7 @@ class Light(NamedTuple):
     least: float
     mean: float
     most: float
-    count: int
+    particles: int
 
 
 def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[float, Light]:
@@ -232,7 +236,8 @@ def light(diameters: tuple[float, ...], *, renderer: str = "particles") -> dict[
         # Two particles in one place are twice as bright.
         sums = sums[sums < 1.5 * np.median(sums)]
         share = sums / (scene.particles.intensity[0] * 2 * np.pi * (diameter / 2) ** 2)
-        found[diameter] = Light(*map(float, (share.min(), share.mean(), share.max())), len(share))
+        least, mean, most = float(share.min()), float(share.mean()), float(share.max())
+        found[diameter] = Light(least, mean, most, len(share))
     return found
 
 

@@ -44,6 +44,6 @@ def correlations(
     def standardised(images: np.ndarray) -> np.ndarray:
         flat = images.reshape(len(images), -1).astype(float)
         flat = flat - flat.mean(axis=1, keepdims=True)
-        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))
 
-    return standardised(a) @ standardised(b).T
+    return np.asarray(standardised(a) @ standardised(b).T)

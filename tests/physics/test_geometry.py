@@ -11,7 +11,7 @@ def test_labels_and_particles_follow_the_analytic_flow(scene: Scene) -> None:
     label = measures.label_error(scene)
     tracked = measures.tracking_error(scene)
     assert label < 1e-3
-    assert tracked.count >= 50
+    assert tracked.particles >= 50
     assert tracked.worst < 2e-3
 
 

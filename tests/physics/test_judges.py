@@ -41,12 +41,12 @@ def test_ideal_random_fields_are_homogeneous() -> None:
 
 
 def _labels(_: Path) -> float:
-    geometry = measures.GEOMETRIES["8 px, fractional offset, wide images"]
+    geometry = measures.GEOMETRIES["8 x 10 px, fractional offset, wide images"]
     return measures.label_error(geometry, renderer="synthpix")
 
 
 def _tracks(_: Path) -> float:
-    geometry = measures.GEOMETRIES["8 px, fractional offset, wide images"]
+    geometry = measures.GEOMETRIES["8 x 10 px, fractional offset, wide images"]
     return measures.tracking_error(geometry, renderer="synthpix").median
 
 
@@ -80,11 +80,11 @@ def _homogeneous(_: Path) -> float:
     [
         (_labels, 0.1),
         (_tracks, 0.1),
-        (_light, 0.08),
+        pytest.param(_light, 0.08, marks=pytest.mark.long),
         (_seeds, 0.99),
-        (_levels, 10.0),
+        pytest.param(_levels, 10.0, marks=pytest.mark.long),
         (_recorded, 8.9),
-        (_homogeneous, 0.2),
+        pytest.param(_homogeneous, 0.2, marks=pytest.mark.long),
     ],
 )
 def test_the_judges_see_the_errors_of_synthpix(

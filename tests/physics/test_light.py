@@ -15,7 +15,7 @@ def test_mean_images_of_uniform_flows_are_flat_and_as_bright_as_the_density() ->
 
 def test_a_particle_has_the_light_of_its_gaussian() -> None:
     for found in measures.light((0.8, 1.25, 2.0)).values():
-        assert found.count >= 40
+        assert found.particles >= 40
         assert found.least > 0.99
         assert found.most < 1.01
 

@@ -52,7 +52,7 @@ def isolated(
     nearest = cKDTree(peaks).query(peaks, k=2)[0][:, 1]
     shape = np.array(image.shape)
     inside = ((peaks >= border) & (peaks < shape - border)).all(axis=1)
-    return peaks[inside & (nearest >= distance)]
+    return np.asarray(peaks[inside & (nearest >= distance)])
 
 
 def fit(
@@ -88,7 +88,7 @@ def fit(
         columns, columns_x, columns_sigma = _integrated(offsets - x, sigma_x)
 
         def outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            return (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+            return np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1))
 
         residual = windows.reshape(len(windows), -1) - peak * outer(rows, columns)
         jacobian = np.stack(
@@ -114,9 +114,8 @@ def fit(
 
 def alike(fits: Fits, *, tolerance: float = 0.02) -> Bool[np.ndarray, " n"]:
     """Whether each particle is as wide as most: overlapping ones are not."""
-    return np.logical_and(
-        *(abs(sigma / np.median(sigma) - 1) < tolerance for sigma in (fits.sigma_y, fits.sigma_x))
-    )
+    same = [abs(sigma / np.median(sigma) - 1) < tolerance for sigma in (fits.sigma_y, fits.sigma_x)]
+    return np.logical_and(same[0], same[1])
 
 
 def cut(
@@ -126,7 +125,7 @@ def cut(
     steps = np.arange(-radius, radius + 1)
     rows = pixels[:, 0, None, None] + steps[:, None]
     columns = pixels[:, 1, None, None] + steps
-    return image[rows, columns]
+    return np.asarray(image[rows, columns])
 
 
 class Tracks(NamedTuple):

@@ -1,7 +1,7 @@
 """Kinematic flow fields: homogeneous random fields, generated on the host or on the device."""
 
 from synthpix_torch.data.kinematic.device import kinematic_fields
-from synthpix_torch.data.kinematic.folding import Folding, folded_share, folding
+from synthpix_torch.data.kinematic.folding import Folding, folded_share, measure_folding
 from synthpix_torch.data.kinematic.host import KinematicFields
 from synthpix_torch.data.kinematic.settings import KinematicSettings
 
@@ -10,6 +10,6 @@ __all__ = [
     "KinematicFields",
     "KinematicSettings",
     "folded_share",
-    "folding",
     "kinematic_fields",
+    "measure_folding",
 ]

@@ -46,7 +46,7 @@ def folded_share(
     return share
 
 
-def folding(settings: KinematicSettings, *, fields: int = 16) -> Folding:
+def measure_folding(settings: KinematicSettings, *, fields: int = 16) -> Folding:
     """Measure how often the first fields of a data set fold.
 
     Fields that are generated on the device have the same distribution.

@@ -125,7 +125,7 @@ def _own_logger() -> Iterator[None]:
                 module.logger = logger
 
 
-class _ShapeOnly(SchedulerProtocol):
+class _ShapeOnly(SchedulerProtocol):  # type: ignore[misc]
     """A scheduler that knows the shape of its flow fields and has none."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

@@ -1,0 +1,58 @@
+"""The final layout, range of grey levels and dtype of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+
+class Appearance(NamedTuple):
+    """How batches look, a part of what defines the stream.
+
+    Attributes:
+        renderer: A name of `synthpix_torch.render.renderers.RENDERERS`.
+        layout: "torch" for channels before height and width, "synthpix" for synthpix's own.
+        image_dtype: "float32", "float16" or "bfloat16".
+        scale_images: Whether grey levels run from 0 to 1 instead of 0 to 255.
+    """
+
+    renderer: str = "particles"
+    layout: str = "torch"
+    image_dtype: str = "float32"
+    scale_images: bool = False
+
+
+def lay_out(
+    images1: Num[Array, "n h w"],
+    images2: Num[Array, "n h w"],
+    labels: Float[Array, "n y x 2"],
+    *,
+    valid: Bool[Array, " n"],
+    appearance: Appearance,
+) -> tuple[tuple[Array, ...], Array]:
+    """Bring images and labels to their final layout, range and dtype.
+
+    Args:
+        images1: First images in grey levels from 0 to 255.
+        images2: Second images.
+        labels: Displacements, components last.
+        valid: Whether each slot holds data; the others become zero.
+        appearance: The requested layout, range and dtype.
+
+    Returns:
+        The pairs as one array (n, 2, h, w) and labels (n, 2, y, x) in torch's layout; in synthpix's
+        layout both images apart and labels (n, y, x, 2).
+    """
+    labels = jnp.where(valid[:, None, None, None], labels, 0)
+
+    def finish(image: Array) -> Array:
+        image = jnp.where(valid[:, None, None], image.astype(jnp.float32), 0)
+        image = image / 255 if appearance.scale_images else image
+        return image.astype(appearance.image_dtype)
+
+    if appearance.layout == "synthpix":
+        return (finish(images1), finish(images2)), labels
+    pair = jnp.stack([finish(images1), finish(images2)], axis=1)
+    return (pair,), jnp.moveaxis(labels, 3, 1)

@@ -1,0 +1,68 @@
+"""The table of renderers, and the contract of each."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, runtime_checkable
+
+import jax
+from jaxtyping import Array, Float, Int, Num, UInt32
+from synthpix.types import ImageGenerationParameters
+
+from synthpix_torch.config.config import Config
+from synthpix_torch.render.keys import PairKeys
+from synthpix_torch.render.particles import ParticleRenderer
+from synthpix_torch.render.synthpix import SynthpixRenderer
+
+
+@runtime_checkable
+class PairRenderer(Protocol):
+    """Pure functions that make labels and image pairs of flow fields; all are compiled by `step`.
+
+    Attributes:
+        version: Number of the renderer's bits; another version makes other images of the same keys.
+    """
+
+    version: int
+
+    def __init__(
+        self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
+    ) -> None:
+        """Prepare to render flow fields of one shape on a device.
+
+        Raises:
+            ValueError: The configuration cannot be rendered.
+        """
+
+    def adapt(
+        self, flow_fields: Num[Array, "f y x c"]
+    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a k"]]:
+        """Return the labels, and the velocities that move particles.
+
+        Args:
+            flow_fields: Velocities (x, y, ...) in length units per second.
+        """
+
+    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+        """Return the keys of the pairs of a batch.
+
+        Args:
+            seeds: 32 random bits of the record of each pair.
+            repetition: How often the flow batch was used before.
+        """
+
+    def render(
+        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a k"]
+    ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
+        """Return first images and second images in grey levels, and what was drawn for each pair.
+
+        Args:
+            keys: The key of each pair.
+            moving: What `adapt` returned; pair i moves with flow field i % f.
+        """
+
+
+RENDERERS: Final[dict[str, type[PairRenderer]]] = {
+    "particles": ParticleRenderer,
+    "synthpix": SynthpixRenderer,
+}
+"""The class of each renderer by name."""

@@ -1,0 +1,77 @@
+"""The renderer "synthpix": synthpix's own labels and images, bit for bit, errors included."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num, UInt32
+from synthpix.data_generate import generate_images_from_flow
+from synthpix.types import ImageGenerationParameters
+from synthpix.utils import flow_field_adapter
+
+from synthpix_torch.config.config import Config
+from synthpix_torch.render.keys import PairKeys, synthpix_keys
+from synthpix_torch.render.synthpix_geometry import geometry
+
+
+class SynthpixRenderer:
+    """Make labels and images by synthpix's functions."""
+
+    version = 1
+
+    def __init__(
+        self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
+    ) -> None:
+        """Place images in flow fields as synthpix's sampler does.
+
+        Raises:
+            ValueError: synthpix refuses the configuration.
+        """
+        self._config = config
+        self._place = geometry(config, flow_field_shape, device)
+
+    def adapt(
+        self, flow_fields: Num[Array, "f y x c"]
+    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
+        """Return labels on the grid of the images, velocities on that of the particles."""
+        config, place = self._config, self._place
+        labels, moving = flow_field_adapter(
+            flow_fields,
+            new_flow_field_shape=place.label_shape,
+            image_shape=config.image_shape,
+            img_offset=place.specification.img_offset,
+            resolution=config.resolution,
+            res_x=place.grid_steps[1],
+            res_y=place.grid_steps[0],
+            position_bounds=place.position_bounds,
+            position_bounds_offset=place.position_bounds_offset,
+            # As many labels as flow fields: those of a batch are repeated in the step.
+            batch_size=config.records_per_flow_batch,
+            output_units=config.output_units,
+            dt=config.dt,
+            zero_padding=place.zero_padding,
+        )
+        return labels, moving
+
+    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+        """Return synthpix's keys."""
+        return synthpix_keys(seeds, repetition)
+
+    def render(
+        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a 2"]
+    ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
+        """Return the images of synthpix, which draws all pairs of a batch from its first key."""
+        config, place = self._config, self._place
+        images1, images2, params = generate_images_from_flow(
+            keys[0],
+            moving,
+            place.specification,
+            position_bounds=place.position_bounds,
+            flow_field_res_x=place.grid_steps[1],
+            flow_field_res_y=place.grid_steps[0],
+            mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
+            histogram=None
+            if config.histogram_counts is None
+            else jnp.asarray(config.histogram_counts),
+        )
+        return images1, images2, params

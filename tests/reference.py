@@ -1,0 +1,62 @@
+"""Print the reference of configuration keys: python tests/reference.py > docs/configuration.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from synthpix_torch.config.generator_keys import GENERATOR_KEYS
+from synthpix_torch.config.image_keys import IMAGE_KEYS
+from synthpix_torch.config.key import REQUIRED, Key
+from synthpix_torch.config.keys import KEYS
+from synthpix_torch.config.stream_keys import STREAM_KEYS
+
+PARTS = {
+    "Data and stream": STREAM_KEYS,
+    "Images": IMAGE_KEYS,
+    "Generated flow fields": GENERATOR_KEYS,
+}
+
+HEAD = """# Configuration
+
+`python tests/reference.py` prints this page from the tables of keys in `synthpix_torch/config`.
+
+A configuration is a YAML file or a mapping with these keys; [small.yaml](../examples/small.yaml) is
+complete. Keys without a default are required for rendered images; recorded images
+(`include_images: true`) need no geometry and no particles. Unknown keys are refused.
+[physics.md](physics.md) has the conventions, the [glossary](glossary.md) the words."""
+
+
+def shown(value: Any) -> str:
+    """Format a value as in YAML."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple | list):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+def row(name: str, key: Key) -> str:
+    """Format the row of a key."""
+    default = "" if key.default is REQUIRED else shown(key.default)
+    cells = [f"`{name}`", key.meaning, key.rule.words, key.unit, default]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def lines() -> Iterator[str]:
+    """Yield the lines of the page."""
+    yield HEAD
+    named = {name for part in PARTS.values() for name in part}
+    others = {name: key for name, key in KEYS.items() if name not in named}
+    for title, part in {**PARTS, "Imaging effects": others}.items():
+        if part:
+            yield f"\n## {title}\n"
+            yield "| key | meaning | value | unit | default |"
+            yield "|---|---|---|---|---|"
+            yield from (row(name, key) for name, key in part.items())
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))
