@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Num, UInt32
 from synthpix.types import ImageGenerationParameters
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.render.keys import PairKeys
+from synthpix_torch.render.keys import Origin, PairKeys
 from synthpix_torch.render.particles import ParticleRenderer
 from synthpix_torch.render.synthpix import SynthpixRenderer
 
@@ -42,11 +42,11 @@ class PairRenderer(Protocol):
             flow_fields: Velocities (x, y, ...) in length units per second.
         """
 
-    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+    def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return the keys of the pairs of a batch.
 
         Args:
-            seeds: 32 random bits of the record of each pair.
+            origin: Where each pair comes from.
             repetition: How often the flow batch was used before.
         """
 

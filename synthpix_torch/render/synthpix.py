@@ -10,7 +10,7 @@ from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.render.keys import PairKeys, synthpix_keys
+from synthpix_torch.render.keys import Origin, PairKeys, synthpix_keys
 from synthpix_torch.render.synthpix_geometry import geometry
 
 
@@ -53,15 +53,16 @@ class SynthpixRenderer:
         )
         return labels, moving
 
-    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+    def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return synthpix's keys."""
-        return synthpix_keys(seeds, repetition)
+        return synthpix_keys(origin.seeds, repetition)
 
     def render(
         self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a 2"]
     ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
         """Return the images of synthpix, which draws all pairs of a batch from its first key."""
-        config, place = self._config, self._place
+        place = self._place
+        mask, histogram = self._config.mask_image, self._config.histogram_counts
         images1, images2, params = generate_images_from_flow(
             keys[0],
             moving,
