@@ -11,12 +11,23 @@ from typing import Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Int32, Num, UInt32
+from jaxtyping import Array, Bool, Float, Int, Int32, Num, UInt32
 from synthpix.types import ImageGenerationParameters
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.draws import as_normal, as_uniform, words
+from synthpix_torch.render.effects.body import fluid_labels
+from synthpix_torch.render.effects.plan import plan_effects
+from synthpix_torch.render.effects.stages import (
+    Seeds,
+    capture,
+    digitise,
+    light_first,
+    light_second,
+    seed,
+)
 from synthpix_torch.render.geometry import locate
 from synthpix_torch.render.histogram import match_histogram
 from synthpix_torch.render.interpolation import at_points, on_grid
@@ -42,9 +53,14 @@ GPU_WORKING_BYTES: Final = 512 * 2**20
 
 
 class ParticleRenderer:
-    """Make labels and images of flow fields."""
+    """Make labels and images of flow fields.
+
+    Attributes:
+        fluid: True where a label lies in the fluid; None without a body in the flow.
+    """
 
     version = 2
+    fluid: Bool[np.ndarray, "y x"] | None
 
     def __init__(
         self,
@@ -62,6 +78,9 @@ class ParticleRenderer:
             device: Decides how much memory is used.
             working_bytes: Bound on the memory for windows of particles, and for the images of the
                 pairs rendered together, which are two at least. Changes no bit of the result.
+
+        Raises:
+            ValueError: Effects that these flow fields do not allow for.
         """
         on_cpu = device.platform == "cpu"
         bound = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
@@ -69,7 +88,16 @@ class ParticleRenderer:
         self._config = config
         self._radius = window_radius(config)
         self._geometry = locate(config, flow_field_shape, reach=self._radius)
-        self._count = particle_count(config, self._geometry)
+        self._effects = plan_effects(config, components=flow_field_shape[2])
+        self._layers = self._effects.slab_thicknesses
+        self._count = particle_count(config, self._geometry, layers=self._layers)
+        self.fluid = None
+        if self._effects.body is not None:
+            self.fluid = fluid_labels(
+                self._effects.body,
+                label_shape=self._geometry.label_shape,
+                pixels_per_label=self._geometry.pixels_per_label,
+            )
 
     def adapt(
         self, flow_fields: Num[Array, "f y x c"]
@@ -139,10 +167,12 @@ class ParticleRenderer:
         drawn = jax.vmap(lambda key: draw_parameters(key, config=self._config))(stages.parameters)
         # The loop keeps XLA from repeating the random generators in everything that uses a
         # particle; on a CPU it discards optimization barriers before it fuses.
-        first, second = lax.map(self._seed, (stages, drawn), batch_size=max(1, chunk // 2))
-        y, x = self._move(first, moving=moving, field=field)
+        first, second, seeds = lax.map(
+            self._seed, (keys, stages, drawn), batch_size=max(1, chunk // 2)
+        )
+        second = self._move(second, seeds, moving=moving, field=field)
         light = splat(
-            jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second._replace(y=y, x=x)),
+            jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second),
             shape=self._geometry.image_shape,
             radius=self._radius,
             brightest=brightest(self._config),
@@ -151,25 +181,37 @@ class ParticleRenderer:
         )
         # Exposed apart: a kernel with two results would be compiled in pieces.
         return (
-            self._expose(light[:chunk], stages.noise1),
-            self._expose(light[chunk:], stages.noise2),
+            self._expose(light[:chunk], keys, stages.noise1, image=0),
+            self._expose(light[chunk:], keys, stages.noise2, image=1),
             drawn,
         )
 
-    def _seed(self, pair: tuple[StageKeys, Drawn]) -> tuple[Particles, Particles]:
-        keys, drawn = pair
-        return draw_particles(
-            keys, drawn, config=self._config, geometry=self._geometry, count=self._count
+    def _seed(
+        self, pair: tuple[UInt32[Array, "k"], StageKeys, Drawn]
+    ) -> tuple[Particles, Particles, Seeds]:
+        """Draw the particles of one pair, and light those of the first image."""
+        key, stages, drawn = pair
+        first, second = draw_particles(
+            stages,
+            drawn,
+            config=self._config,
+            geometry=self._geometry,
+            count=self._count,
+            layers=self._layers,
         )
+        seeds = seed(key, first.y, first.x, effects=self._effects)
+        intensity = light_first(first.intensity, seeds, effects=self._effects)
+        return first._replace(intensity=intensity), second, seeds
 
     def _move(
         self,
         particles: Particles,
+        seeds: Seeds,
         *,
         moving: Float[Array, "f y x c"],
         field: Int32[Array, " chunk"],
-    ) -> tuple[Float[Array, "chunk particles"], Float[Array, "chunk particles"]]:
-        """Move particles by one Euler step."""
+    ) -> Particles:
+        """Move particles by one Euler step, and light them where they are then."""
         place = self._geometry
         velocities = at_points(
             moving,
@@ -177,24 +219,39 @@ class ParticleRenderer:
             y=particles.y * place.nodes_per_pixel[0] + place.first_node[0],
             x=particles.x * place.nodes_per_pixel[1] + place.first_node[1],
         )
-        return (
-            particles.y + velocities[1] * place.pixels_per_speed,
-            particles.x + velocities[0] * place.pixels_per_speed,
+        y = particles.y + velocities[1] * place.pixels_per_speed
+        x = particles.x + velocities[0] * place.pixels_per_speed
+        intensity = light_second(
+            particles.intensity,
+            seeds,
+            y=y,
+            x=x,
+            rise=velocities[2] * self._config.dt if len(velocities) > 2 else 0.0,
+            effects=self._effects,
         )
+        return particles._replace(y=y, x=x, intensity=intensity)
 
     def _expose(
-        self, light: Float[Array, "chunk h w"], keys: UInt32[Array, "chunk k"]
+        self,
+        light: Float[Array, "chunk h w"],
+        pair_keys: UInt32[Array, "chunk k"],
+        noise_keys: UInt32[Array, "chunk k"],
+        *,
+        image: int,
     ) -> Float[Array, "chunk h w"]:
-        """Add noise, clip to the range of grey levels, apply mask and histogram."""
-        config = self._config
+        """Take images: add noise, clip to the range of grey levels, apply mask and histogram."""
+        config, effects = self._config, self._effects
+        light = jax.vmap(lambda key, one: capture(key, one, image=image, effects=effects))(
+            pair_keys, light
+        )
         images = light + config.noise_gaussian_mean
         if config.noise_uniform or config.noise_gaussian_std:
-            flat, bell = jax.vmap(lambda key: words(key, shape=light.shape[1:]))(keys)
+            flat, bell = jax.vmap(lambda key: words(key, shape=light.shape[1:]))(noise_keys)
             if config.noise_uniform:
                 images = images + as_uniform(flat, maxval=config.noise_uniform)
             if config.noise_gaussian_std:
                 images = images + as_normal(bell) * config.noise_gaussian_std
-        images = jnp.clip(images, 0, 255)
+        images = digitise(images, effects=effects)
         if config.mask_image is not None:
             images = images * jnp.asarray(config.mask_image)
         if config.histogram_counts is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int, Num, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 from synthpix.types import ImageGenerationParameters
 
 from synthpix_torch.config.config import Config
@@ -20,9 +21,11 @@ class PairRenderer(Protocol):
 
     Attributes:
         version: Number of the renderer's bits; another version makes other images of the same keys.
+        fluid: True where a label is valid, on the grid of the labels; None if all are.
     """
 
     version: int
+    fluid: Bool[np.ndarray, "y x"] | None
 
     def __init__(
         self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device

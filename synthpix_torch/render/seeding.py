@@ -94,13 +94,27 @@ def draw_parameters(key: UInt32[Array, "k"], *, config: Config) -> Drawn:
 
 
 def draw_particles(
-    keys: StageKeys, drawn: Drawn, *, config: Config, geometry: Geometry, count: int
+    keys: StageKeys,
+    drawn: Drawn,
+    *,
+    config: Config,
+    geometry: Geometry,
+    count: int,
+    layers: float = 1.0,
 ) -> tuple[Particles, Particles]:
     """Draw the particles of one pair, uniformly over the seeded area.
 
     Diameters along x and y have one distribution: the second is the first, changed by at most
     `ellipticity` pixels and reflected at the ends of the range. Changes from the first image to
     the second are normal with the configured variances.
+
+    Args:
+        keys: Keys of the stages.
+        drawn: Parameters of the pair.
+        config: The configuration.
+        geometry: The seeded area.
+        count: The result of `particle_count`.
+        layers: How many times the particles of the configured density are seeded.
 
     Returns:
         The particles of both images, each `count` of them; the second still at the first positions.
@@ -113,12 +127,12 @@ def draw_particles(
     diameter_x = as_uniform(size, minval=drawn.diameter[0], maxval=drawn.diameter[1])
     diameter_y = diameter_x
     if config.ellipticity:
-        difference = as_uniform(shape_bits, minval=-config.ellipticity, maxval=config.ellipticity)
+        difference = as_uniform(shape_bits, minval=-1.0, maxval=config.ellipticity)
         diameter_y = _reflected(diameter_x + difference, drawn.diameter[0], drawn.diameter[1])
     light, slant = words(keys.brightness, shape=shape)
     intensity = as_uniform(light, minval=drawn.intensity[0], maxval=drawn.intensity[1])
     rho = as_uniform(slant, minval=drawn.rho[0], maxval=drawn.rho[1])
-    number = jnp.floor(geometry.seeded_area * drawn.density + 0.5)
+    number = jnp.floor(geometry.seeded_area * layers * drawn.density + 0.5)
     exists = (lax.iota(jnp.int32, count) < number).astype(jnp.float32)
     first = Particles(y, x, diameter_y, diameter_x, rho, intensity * exists)
     second = _changed(first, keys, config=config)
@@ -176,9 +190,10 @@ def _hidden(particles: Particles, word: UInt32[Array, "n"], *, probability: floa
     return particles._replace(intensity=particles.intensity * (as_uniform(word) >= probability))
 
 
-def particle_count(config: Config, geometry: Geometry) -> int:
+def particle_count(config: Config, geometry: Geometry, *, layers: float = 1.0) -> int:
     """Return the largest number of particles of a pair.
 
     At least one, for loops that cannot be empty; beyond the density it is invisible.
     """
-    return max(1, math.floor(geometry.seeded_area * config.seeding_density_range[1] + 0.5))
+    area = geometry.seeded_area * layers
+    return max(1, math.floor(area * config.seeding_density_range[1] + 0.5))

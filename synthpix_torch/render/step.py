@@ -54,6 +54,7 @@ class Rendered(NamedTuple):
         epoch: How often the data had been used up before each record.
         seeds: The bits of each record's seed.
         keys: The key of each pair.
+        valid_flow_mask: Whether each label lies in the fluid; None without a body in the flow.
     """
 
     images: tuple[Shaped[Array, "..."], ...]
@@ -64,6 +65,7 @@ class Rendered(NamedTuple):
     epoch: Int[Array, " n"]
     seeds: Int[Array, " n"]
     keys: UInt32[Array, "n k"]
+    valid_flow_mask: Bool[Array, "n y x"] | None
 
 
 class Renderer:
@@ -175,7 +177,11 @@ def _step(
         images1, images2, params = renderer.render(keys.keys, loaded.flow_fields)
     # A gather, so that each batch has labels of its own, which may be written to.
     labels = loaded.labels[slots % loaded.labels.shape[0]].astype(jnp.float32)
+    valid_labels: Bool[Array, "n y x"] | None = None
+    if renderer is not None and renderer.fluid is not None:
+        labels = jnp.where(renderer.fluid[..., None], labels, 0)
+        valid_labels = mask[:, None, None] & renderer.fluid
     images, flow_fields = lay_out(images1, images2, labels, valid=mask, appearance=appearance)
     done = jnp.broadcast_to(last_step, (batch_size,)) if episodic else None
     bits = jnp.where(mask, keys.seeds, 0)
-    return Rendered(images, flow_fields, params, done, mask, epoch, bits, keys.keys)
+    return Rendered(images, flow_fields, params, done, mask, epoch, bits, keys.keys, valid_labels)

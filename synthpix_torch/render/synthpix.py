@@ -10,6 +10,7 @@ from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
 
 from synthpix_torch.config.config import Config
+from synthpix_torch.config.effects import active_effects
 from synthpix_torch.render.keys import Origin, PairKeys, synthpix_keys
 from synthpix_torch.render.synthpix_geometry import geometry
 
@@ -18,6 +19,7 @@ class SynthpixRenderer:
     """Make labels and images by synthpix's functions."""
 
     version = 1
+    fluid = None
 
     def __init__(
         self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
@@ -25,8 +27,14 @@ class SynthpixRenderer:
         """Place images in flow fields as synthpix's sampler does.
 
         Raises:
-            ValueError: synthpix refuses the configuration.
+            ValueError: synthpix refuses the configuration, or has no such effects.
         """
+        effects = active_effects(config)
+        if effects:
+            raise ValueError(
+                f"renderer='synthpix' has no {', '.join(effects)}: leave them out, or use "
+                "renderer='particles'."
+            )
         self._config = config
         self._place = geometry(config, flow_field_shape, device)
 
