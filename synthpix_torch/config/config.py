@@ -72,6 +72,7 @@ class Config:
     intensity_var: float
     rho_ranges: tuple[Range, ...]
     rho_var: float
+    ellipticity: float
     noise_uniform: float
     noise_gaussian_mean: float
     noise_gaussian_std: float

@@ -78,9 +78,7 @@ class SynthpixRenderer:
             position_bounds=place.position_bounds,
             flow_field_res_x=place.grid_steps[1],
             flow_field_res_y=place.grid_steps[0],
-            mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
-            histogram=None
-            if config.histogram_counts is None
-            else jnp.asarray(config.histogram_counts),
+            mask=None if mask is None else jnp.asarray(mask),
+            histogram=None if histogram is None else jnp.asarray(histogram),
         )
         return images1, images2, params
