@@ -127,7 +127,7 @@ def draw_particles(
     diameter_x = as_uniform(size, minval=drawn.diameter[0], maxval=drawn.diameter[1])
     diameter_y = diameter_x
     if config.ellipticity:
-        difference = as_uniform(shape_bits, minval=-1.0, maxval=config.ellipticity)
+        difference = as_uniform(shape_bits, minval=-config.ellipticity, maxval=config.ellipticity)
         diameter_y = _reflected(diameter_x + difference, drawn.diameter[0], drawn.diameter[1])
     light, slant = words(keys.brightness, shape=shape)
     intensity = as_uniform(light, minval=drawn.intensity[0], maxval=drawn.intensity[1])
