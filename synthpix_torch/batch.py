@@ -45,6 +45,8 @@ class Batch(NamedTuple):
         done: True on the last step of an episode; None without episodes.
         files: The file of each flow field, "" in empty slots. A DataLoader makes a list of it.
         number: The number of this batch: `dataset.batch_at(number)` makes it again.
+        valid_flow_mask: False where a body covers the flow field, which is zero there, and in empty
+            slots; None without `body_mask`.
     """
 
     images: Float[torch.Tensor, "n 2 h w"]
@@ -57,6 +59,7 @@ class Batch(NamedTuple):
     done: Bool[torch.Tensor, " n"] | None
     files: tuple[str, ...]
     number: int
+    valid_flow_mask: Bool[torch.Tensor, "n y x"] | None = None
 
     @property
     def images1(self) -> Float[torch.Tensor, "n 1 h w"]:
@@ -84,6 +87,7 @@ class SynthPixBatch(NamedTuple):
         seeds: As in `Batch`.
         keys: As in `Batch`.
         number: As in `Batch`.
+        valid_flow_mask: As in `Batch`.
     """
 
     images1: Float[torch.Tensor, "n h w"]
@@ -97,6 +101,7 @@ class SynthPixBatch(NamedTuple):
     seeds: Int[torch.Tensor, " n"]
     keys: UInt32[torch.Tensor, "n k"]
     number: int
+    valid_flow_mask: Bool[torch.Tensor, "n y x"] | None = None
 
 
 # To a type checker every batch has torch's layout; layout="synthpix" is chosen explicitly.
@@ -139,6 +144,9 @@ def to_batch(
         "done": None if rendered.done is None else share(rendered.done),
         "files": files,
         "number": number,
+        "valid_flow_mask": (
+            None if rendered.valid_flow_mask is None else share(rendered.valid_flow_mask)
+        ),
     }
     if len(images) == 1:
         return Batch(images=images[0], **rest)

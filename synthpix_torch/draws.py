@@ -63,6 +63,43 @@ def normal(key: UInt32[Array, "2"], *, shape: tuple[int, ...]) -> Float[Array, "
     return np.float32(math.sqrt(2.0)) * jax.lax.erf_inv(symmetric)
 
 
+def words(
+    key: UInt32[Array, "2"], *, shape: tuple[int, ...]
+) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
+    """Draw two independent arrays of 32 random bits at the cost of one `uniform`.
+
+    Threefry encrypts 64 bits at a time, of which `jax.random` uses 32.
+
+    Args:
+        key: Raw key.
+        shape: Shape of each result.
+    """
+    if not _plain_threefry(shape):
+        first, second = jax.random.bits(key, (2, *shape), jnp.uint32)
+        return first, second
+    low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return _threefry2x32(key, jnp.zeros_like(low), low)
+
+
+def as_uniform(
+    word: UInt32[Array, "..."],
+    *,
+    minval: float | Real[Array, "..."] = 0.0,
+    maxval: float | Real[Array, "..."] = 1.0,
+) -> Float[Array, "..."]:
+    """Turn random bits into float32 numbers, uniform from `minval` up to `maxval`."""
+    lower = jnp.asarray(minval, jnp.float32)
+    unit = (word >> np.uint32(8)).astype(jnp.float32) * np.float32(2.0**-24)
+    return lower + unit * (jnp.asarray(maxval, jnp.float32) - lower)
+
+
+def as_normal(word: UInt32[Array, "..."]) -> Float[Array, "..."]:
+    """Turn random bits into standard normal float32 numbers."""
+    middle = (word >> np.uint32(9)).astype(jnp.float32) + np.float32(0.5)
+    symmetric = middle * np.float32(2.0**-22) - np.float32(1.0)
+    return np.float32(math.sqrt(2.0)) * jax.lax.erf_inv(symmetric)
+
+
 def _plain_threefry(shape: tuple[int, ...]) -> bool:
     """Tell whether JAX's flags select the generator that is written out here."""
     flags: Any = jax.config

@@ -8,6 +8,7 @@ import pytest
 from kinds import base
 
 from synthpix_torch.config.reading import read_config
+from synthpix_torch.data.plausibility import remarks_on_flow_field
 from synthpix_torch.render.effects.light_sheet import LightSheet
 from synthpix_torch.render.effects.plan import NO_EFFECTS, plan_effects
 from synthpix_torch.render.effects.sensor import Sensor
@@ -119,3 +120,26 @@ def test_images_that_cannot_be_used_are_refused(
 def test_missing_images_are_named(key: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"The {key} file 'no.npy' does not exist"):
         read_config(base(**{key: "no.npy"}))
+
+
+def remarks(w: float, **changes: Any) -> list[str]:
+    field = np.zeros((4, 4, 3), np.float32)
+    field[2, 2] = 0.5, 0.5, w
+    config = read_config(base(**changes))
+    return [remark.message for remark in remarks_on_flow_field(config, field, where="Record 3")]
+
+
+@pytest.mark.parametrize(("w", "needed"), [(1.5, "max_speed_z=1 1.5"), (-3.0, "must reach -3")])
+def test_a_record_that_leaves_the_bounds_of_w_is_named_with_the_number(
+    w: float, needed: str
+) -> None:
+    bounds = {**SHEET, "min_speed_z": -2.0, "max_speed_z": 1.0}
+    (message,) = remarks(w, **bounds)
+    assert message.startswith("Record 3 leaves the bounds of w by up to")
+    assert needed in message
+    assert not remarks(w / 3, **bounds)
+
+
+def test_a_third_component_without_a_light_sheet_is_remarked_on() -> None:
+    (message,) = remarks(1.0)
+    assert "the third needs a light sheet (sheet_profile)" in message

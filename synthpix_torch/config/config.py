@@ -23,7 +23,7 @@ class Config:
     """A configuration whose values have been checked, with the defaults filled in.
 
     The attributes are the keys of the table `synthpix_torch.config.keys.KEYS`, which has their
-    meanings and units, and more. `diameter_ranges` and `diameter_var` are of 2 sigma,
+    meanings and units, and those below. `diameter_ranges` and `diameter_var` are of 2 sigma,
     whatever the `diameter_definition`.
 
     Attributes:
@@ -72,6 +72,7 @@ class Config:
     intensity_var: float
     rho_ranges: tuple[Range, ...]
     rho_var: float
+    ellipticity: float
     noise_uniform: float
     noise_gaussian_mean: float
     noise_gaussian_std: float
@@ -126,7 +127,7 @@ class Config:
         if "diameter_definition" in values:
             # The diameters have been converted.
             values["diameter_definition"] = "2 sigma"
-        for name in ("mask", "histogram", "background", "seeding_image", "body_mask"):
+        for name in ("mask", "histogram"):
             if values.get(name) is not None:
                 values[name] = os.path.abspath(values[name])
         if "file_list" in values:

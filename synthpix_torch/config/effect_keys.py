@@ -1,4 +1,4 @@
-"""Keys of imaging effects, all off by default."""
+"""Keys of imaging effects: light sheet, camera, background, seeding and a body in the flow."""
 
 from typing import Final
 
@@ -10,6 +10,7 @@ _SPEED = "length units per second"
 _at_least_0 = rules.number("a number of at least 0", lambda v: v >= 0)
 _any_number = rules.number("a number", lambda v: True)
 _positive = rules.number("a positive number", lambda v: v > 0)
+_image = rules.path("the path of a .npy file")
 
 EFFECT_KEYS: Final[dict[str, Key]] = {
     "sheet_profile": Key(
@@ -75,7 +76,7 @@ EFFECT_KEYS: Final[dict[str, Key]] = {
         group="effects",
     ),
     "background": Key(
-        rules.path("the path of a .npy file"),
+        _image,
         "Image of background light in grey levels, added to both images before the camera's noise.",
         default=None,
         group="effects",
@@ -89,13 +90,13 @@ EFFECT_KEYS: Final[dict[str, Key]] = {
         group="effects",
     ),
     "seeding_image": Key(
-        rules.path("the path of a .npy file"),
+        _image,
         "Image of the share of the seeding density in each pixel of the first image, from 0 to 1.",
         default=None,
         group="effects",
     ),
     "body_mask": Key(
-        rules.path("the path of a .npy file"),
+        _image,
         "Image with 1 in a body in the flow, which holds no particles and no labels, and 0 in the "
         "fluid.",
         default=None,

@@ -194,6 +194,14 @@ IMAGE_KEYS: Final[dict[str, Key]] = {
         example=0.0,
         group="particles",
     ),
+    "ellipticity": Key(
+        _at_least_0,
+        "Largest difference between the diameters of a particle along x and y, both within its "
+        "range; 0 for round particles.",
+        "pixels",
+        default=1.0,
+        group="particles",
+    ),
     "noise_uniform": Key(
         _at_least_0,
         "Largest grey level of uniform noise, from 0 up, added to each pixel.",

@@ -16,7 +16,7 @@ from synthpix_torch.config.config import Config
 from synthpix_torch.config.plausibility import SMALLEST_DISPLACEMENT, warn
 
 _NEGLIGIBLE = 0.01
-"""Pixels by which a displacement may leave the speed bounds."""
+"""Pixels, or thicknesses of the light sheet, by which a displacement may leave its bounds."""
 
 
 class Remark(NamedTuple):
@@ -112,12 +112,8 @@ def remarks_on_flow_field(
     config: Config, flow_field: Num[np.ndarray, "h w c"], *, where: str
 ) -> Iterator[Remark]:
     """Look for oddities in a flow field that was read."""
-    if flow_field.shape[2] > 2 and config.sheet_profile == "none":
-        yield Remark(
-            "third component",
-            f"{where} has {flow_field.shape[2]} components: only the first two move particles, "
-            "unless there is a sheet_profile.",
-        )
+    if flow_field.shape[2] > 2:
+        yield from _remarks_on_w(config, flow_field[..., 2], where=where)
     u, v = flow_field[..., 0], flow_field[..., 1]
     lowest, highest = (float(u.min()), float(v.min())), (float(u.max()), float(v.max()))
     if config.include_images:
@@ -125,6 +121,29 @@ def remarks_on_flow_field(
         yield from remarks_on_displacement(largest, min(config.image_shape), where=where)
     else:
         yield from remarks_on_speeds(config, lowest, highest, where=where)
+
+
+def _remarks_on_w(config: Config, w: Num[np.ndarray, "h w"], *, where: str) -> Iterator[Remark]:
+    """Compare the third component with its bounds."""
+    if config.sheet_profile == "none":
+        yield Remark(
+            "third component",
+            f"{where} has 3 components: only the first two move particles, the third needs a light "
+            "sheet (sheet_profile).",
+        )
+        return
+    lowest, highest = float(w.min()), float(w.max())
+    below, above = min(0.0, config.min_speed_z) - lowest, highest - max(0.0, config.max_speed_z)
+    assert config.sheet_thickness is not None
+    excess = max(below, above) * config.dt / config.sheet_thickness
+    if excess > _NEGLIGIBLE:
+        yield Remark(
+            "speed bounds along z",
+            f"{where} leaves the bounds of w by up to {excess:.3g} thicknesses of the light sheet: "
+            f"min_speed_z={config.min_speed_z:g} must reach {min(0.0, lowest):.6g} and "
+            f"max_speed_z={config.max_speed_z:g} {max(0.0, highest):.6g}. Particles will be "
+            "missing in the second images.",
+        )
 
 
 def remarks_on_image(image: Num[np.ndarray, "y x"], *, where: str) -> Iterator[Remark]:

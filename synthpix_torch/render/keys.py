@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Int, UInt32
+
+_PAIRS: Final = int.from_bytes(b"pair", "big")
+"""Separates the keys of pairs from other keys that are made of the same seed."""
+
+
+class Origin(NamedTuple):
+    """Where the pairs of a batch come from.
+
+    Attributes:
+        seeds: 32 bits that Grain draws for the record of each pair.
+        records: Number of the record of each pair in the stream of pairs: high and low 32 bits.
+        pairs: Number of each pair in the stream of pairs, likewise.
+    """
+
+    seeds: Int[Array, " n"]
+    records: UInt32[Array, "2 n"]
+    pairs: UInt32[Array, "2 n"]
 
 
 class PairKeys(NamedTuple):
@@ -31,3 +49,29 @@ def synthpix_keys(seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKe
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, 0))
     keys = fold_in(record_keys(seeds).keys, jnp.arange(seeds.shape[0]))
     return PairKeys(seeds, fold_in(keys, jnp.broadcast_to(repetition, seeds.shape)))
+
+
+def pair_keys(origin: Origin, repetition: Int[Array, ""], *, seed: int) -> PairKeys:
+    """Make a key for each pair from the seed, the number of the pair and the repetition.
+
+    Folding in is encryption under the key (Threefry), so other seeds, pairs and repetitions have
+    keys without any relation to these. synthpix adds the number of a record to the seed instead:
+    there, seeds that differ by less than the length of the data share keys.
+
+    Args:
+        origin: Numbers of the pairs and of their records.
+        repetition: How often the flow batch was used before.
+        seed: That of the configuration, below 2**32.
+    """
+    base = jax.random.fold_in(jax.random.PRNGKey(_PAIRS), jnp.uint32(seed))
+
+    def numbered(number: UInt32[Array, "2"]) -> UInt32[Array, "k"]:
+        return jax.random.fold_in(jax.random.fold_in(base, number[0]), number[1])
+
+    def repeated(number: UInt32[Array, "2"]) -> UInt32[Array, "k"]:
+        return jax.random.fold_in(numbered(number), repetition)
+
+    bits = jax.vmap(numbered, in_axes=1)(origin.records)[:, 0]
+    return PairKeys(
+        lax.bitcast_convert_type(bits, jnp.int32), jax.vmap(repeated, in_axes=1)(origin.pairs)
+    )

@@ -1,25 +1,49 @@
-"""Render pairs of particle images from flow fields.
+"""The renderer "particles": labels and images that are right by docs/physics.md.
 
-The random draws and the physics are those of `synthpix.data_generate.generate_images_from_flow`
-(0.3.1), and on the same keys the images agree with it to 1e-3 grey levels. What differs is how the
-work is done: several pairs at once, summed in fixed point (`splat`), with random numbers that fuse
-(`draws`), and without a float scatter, whose bits depend on the order of its updates.
+Several pairs are rendered at once, and summed in fixed point (`splat`), with random numbers that
+fuse (`draws`), and without a float scatter, whose bits depend on the order of its updates.
 """
 
+from __future__ import annotations
+
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32, Real, UInt32
-from synthpix.types import ImageGenerationParameters, ImageGenerationSpecification
-from synthpix.utils import match_histogram
+from jaxtyping import Array, Bool, Float, Int, Int32, Num, UInt32
+from synthpix.types import ImageGenerationParameters
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.draws import normal, uniform
+from synthpix_torch.draws import as_normal, as_uniform, words
+from synthpix_torch.render.effects.body import fluid_labels
+from synthpix_torch.render.effects.plan import plan_effects
+from synthpix_torch.render.effects.stages import (
+    Seeds,
+    capture,
+    digitise,
+    light_first,
+    light_second,
+    seed,
+)
+from synthpix_torch.render.geometry import locate
+from synthpix_torch.render.histogram import match_histogram
+from synthpix_torch.render.interpolation import at_points, on_grid
+from synthpix_torch.render.keys import Origin, PairKeys, pair_keys
+from synthpix_torch.render.seeding import (
+    Drawn,
+    StageKeys,
+    brightest,
+    correlated,
+    draw_parameters,
+    draw_particles,
+    particle_count,
+    stage_keys,
+    window_radius,
+)
 from synthpix_torch.render.splat import Particles, splat
-from synthpix_torch.render.synthpix import SynthpixRenderer
 
 CPU_WORKING_BYTES: Final = 16 * 2**20
 """Memory for the windows of particles on a CPU: what its caches hold is faster."""
@@ -28,344 +52,209 @@ GPU_WORKING_BYTES: Final = 512 * 2**20
 """The same on any other device, which needs many pairs at once to be busy."""
 
 
-class ParticleRenderer(SynthpixRenderer):
-    """Make synthpix's images several pairs at once; its labels and keys are synthpix's."""
+class ParticleRenderer:
+    """Make labels and images of flow fields.
+
+    Attributes:
+        fluid: True where a label lies in the fluid; None without a body in the flow.
+    """
+
+    version = 2
+    fluid: Bool[np.ndarray, "y x"] | None
 
     def __init__(
-        self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
+        self,
+        config: Config,
+        flow_field_shape: tuple[int, ...],
+        device: jax.Device,
+        *,
+        working_bytes: int | None = None,
     ) -> None:
-        """Place images in flow fields as synthpix's sampler does.
+        """Place images, labels and particles in flow fields of one shape.
+
+        Args:
+            config: The configuration.
+            flow_field_shape: Rows, columns and components of each flow field.
+            device: Decides how much memory is used.
+            working_bytes: Bound on the memory for windows of particles, and for the images of the
+                pairs rendered together, which are two at least. Changes no bit of the result.
 
         Raises:
-            ValueError: synthpix refuses the configuration.
+            ValueError: Effects that these flow fields do not allow for.
         """
-        super().__init__(config, flow_field_shape, device)
         on_cpu = device.platform == "cpu"
-        self._working_bytes = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
+        bound = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
+        self._working_bytes = bound if working_bytes is None else working_bytes
+        self._config = config
+        self._radius = window_radius(config)
+        self._geometry = locate(config, flow_field_shape, reach=self._radius)
+        self._effects = plan_effects(config, components=flow_field_shape[2])
+        self._layers = self._effects.slab_thicknesses
+        self._count = particle_count(config, self._geometry, layers=self._layers)
+        self.fluid = None
+        if self._effects.body is not None:
+            self.fluid = fluid_labels(
+                self._effects.body,
+                label_shape=self._geometry.label_shape,
+                pixels_per_label=self._geometry.pixels_per_label,
+            )
+
+    def adapt(
+        self, flow_fields: Num[Array, "f y x c"]
+    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f y x c"]]:
+        """Return the displacements at the labels, and the whole fields, which move particles."""
+        fields = flow_fields.astype(jnp.float32)
+        place = self._geometry
+        labels = on_grid(fields[..., :2], y=place.label_nodes(0), x=place.label_nodes(1))
+        if self._config.output_units == "pixels":
+            labels = labels * place.pixels_per_speed
+        return labels, fields
+
+    def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
+        """Return a key for each pair that no other pair and no other seed has."""
+        return pair_keys(origin, repetition, seed=self._config.seed)
 
     def render(
-        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a 2"]
+        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f y x c"]
     ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
-        """Return images that agree with synthpix's to 1e-3 grey levels."""
-        config, place = self._config, self._place
-        return render_pairs(
-            keys[0],
-            moving,
-            place.specification,
-            position_bounds=place.position_bounds,
-            flow_field_res_x=place.grid_steps[1],
-            flow_field_res_y=place.grid_steps[0],
-            mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
-            histogram=None
-            if config.histogram_counts is None
-            else jnp.asarray(config.histogram_counts),
-            working_bytes=self._working_bytes,
+        """Render one pair for each key; pair i moves with flow field i % f.
+
+        Raises:
+            ValueError: So many or so bright particles that their sum could leave 31 bits.
+        """
+        pairs = keys.shape[0]
+        particle_bytes = 2 * (2 * self._radius + 1) ** 2 * 4
+        height, width = (size + 4 * self._radius for size in self._geometry.image_shape)
+        # Never one alone: XLA inlines a loop of one step, see `_render_chunk`.
+        at_once = max(
+            2, self._working_bytes // max(particle_bytes * self._count, 8 * height * width)
+        )
+        chunks = math.ceil(pairs / at_once)
+        chunk = math.ceil(pairs / chunks)
+        # The last chunk is filled with pairs that are dropped again.
+        padded = jnp.pad(keys, ((0, chunks * chunk - pairs), (0, 0)))
+        field = jnp.arange(chunks * chunk, dtype=jnp.int32) % moving.shape[0]
+        block = max(1, self._working_bytes // (particle_bytes * chunk))
+        rendered = lax.map(
+            lambda part: self._render_chunk(*part, moving=moving, block=block),
+            (padded.reshape(chunks, chunk, -1), field.reshape(chunks, chunk)),
+        )
+        first, second, drawn = jax.tree.map(
+            lambda v: v.reshape(chunks * chunk, *v.shape[2:])[:pairs], rendered
+        )
+        return (
+            first,
+            second,
+            ImageGenerationParameters(
+                seeding_densities=drawn.density,
+                diameter_ranges=drawn.diameter,
+                intensity_ranges=drawn.intensity,
+                rho_ranges=drawn.rho,
+            ),
         )
 
-
-class _Ranges(NamedTuple):
-    """Index of the diameter, intensity and rho range selected for a pair."""
-
-    diameter: Int32[Array, ""]
-    intensity: Int32[Array, ""]
-    rho: Int32[Array, ""]
-
-
-def render_pairs(
-    key: UInt32[Array, "..."],
-    flow_fields: Float[Array, "fields flow_height flow_width 2"],
-    specification: ImageGenerationSpecification,
-    *,
-    position_bounds: tuple[int, int],
-    flow_field_res_x: float,
-    flow_field_res_y: float,
-    mask: Array | None = None,
-    histogram: Array | None = None,
-    working_bytes: int = CPU_WORKING_BYTES,
-) -> tuple[
-    Float[Array, "pairs height width"],
-    Float[Array, "pairs height width"],
-    ImageGenerationParameters,
-]:
-    """Render `specification.batch_size` pairs; pair i moves with flow field i % fields.
-
-    Args:
-        key: One raw key, or several of which the first is used, as synthpix does.
-        flow_fields: Velocities (x, y) in length units per second on a grid over the position
-            bounds.
-        specification: synthpix's; `image_shape` at `img_offset` is the crop, in pixels.
-        position_bounds: Height and width in pixels of the area in which particles are seeded.
-        flow_field_res_x: Grid steps per length unit along x.
-        flow_field_res_y: Grid steps per length unit along y.
-        mask: Multiplied with every image, shape (height, width).
-        histogram: Target of `synthpix.utils.match_histogram`, shape (256,).
-        working_bytes: Bound on the memory for windows of particles, and for the images of the pairs
-            rendered together, which are two at least. Changes no bit of the result.
-
-    Returns:
-        First images and second images in grey levels from 0 to 255, and the parameters drawn.
-
-    Raises:
-        ValueError: So many or so bright particles that their sum could leave 31 bits.
-    """
-    spec = specification
-    # At least one, for loops that cannot be empty; beyond the density it is invisible.
-    count = max(1, int(position_bounds[0] * position_bounds[1] * spec.seeding_density_range[1]))
-    radius = int(3 * max(high for _, high in spec.diameter_ranges) / 2)
-    brightest = float(max(high for _, high in spec.intensity_ranges))
-    particle_bytes = 2 * (2 * radius + 1) ** 2 * 4
-    image_bytes = 4 * position_bounds[0] * position_bounds[1]
-    # Never one alone: XLA inlines a loop of one step, see below.
-    at_once = max(2, working_bytes // max(particle_bytes * count, 2 * image_bytes))
-    chunks = math.ceil(spec.batch_size / at_once)
-    chunk = math.ceil(spec.batch_size / chunks)
-
-    key = jnp.reshape(key, (-1, key.shape[-1]))[0]
-    key, density_key = jax.random.split(key)
-    densities = _seeding_densities(density_key, spec=spec)
-    # The last chunk is filled with pairs that are dropped again.
-    padding = chunks * chunk - spec.batch_size
-    index = jnp.arange(chunks * chunk, dtype=jnp.int32).reshape(chunks, chunk)
-
-    def render(
-        pairs: tuple[Int32[Array, "chunk"], Float[Array, "chunk"]],
-    ) -> tuple[tuple[Float[Array, "chunk height width"], ...], _Ranges]:
-        index, density = pairs
-        subkeys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), 9))(index)
-        ranges = jax.vmap(lambda keys: _select_ranges(keys, spec=spec))(subkeys[:, 6:])
+    def _render_chunk(
+        self,
+        keys: UInt32[Array, "chunk k"],
+        field: Int32[Array, " chunk"],
+        *,
+        moving: Float[Array, "f y x c"],
+        block: int,
+    ) -> tuple[Float[Array, "chunk h w"], Float[Array, "chunk h w"], Drawn]:
+        """Render some pairs together: seed, move, sum the light, expose."""
+        chunk = keys.shape[0]
+        stages = jax.vmap(stage_keys)(keys)
+        drawn = jax.vmap(lambda key: draw_parameters(key, config=self._config))(stages.parameters)
         # The loop keeps XLA from repeating the random generators in everything that uses a
         # particle; on a CPU it discards optimization barriers before it fuses.
-        first, second = lax.map(
-            lambda pair: _seed(*pair, spec=spec, bounds=position_bounds, count=count),
-            (subkeys, ranges, density),
-            batch_size=max(1, chunk // 2),
+        first, second, seeds = lax.map(
+            self._seed, (keys, stages, drawn), batch_size=max(1, chunk // 2)
         )
-        y, x = _advect(
-            first.y,
-            first.x,
-            flow_fields,
-            field=index % flow_fields.shape[0],
-            steps_per_pixel=(
-                flow_fields.shape[1] / position_bounds[0],
-                flow_fields.shape[2] / position_bounds[1],
-            ),
-            res_x=flow_field_res_x,
-            res_y=flow_field_res_y,
-            dt=float(spec.dt),
+        second = self._move(second, seeds, moving=moving, field=field)
+        light = splat(
+            jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second),
+            shape=self._geometry.image_shape,
+            radius=self._radius,
+            brightest=brightest(self._config),
+            correlated=correlated(self._config),
+            block=block,
         )
-        images = splat(
-            jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second._replace(y=y, x=x)),
-            bounds=position_bounds,
-            radius=radius,
-            brightest=brightest,
-            block=max(1, working_bytes // (particle_bytes * chunk)),
+        # Exposed apart: a kernel with two results would be compiled in pieces.
+        return (
+            self._expose(light[:chunk], keys, stages.noise1, image=0),
+            self._expose(light[chunk:], keys, stages.noise2, image=1),
+            drawn,
         )
-        rows = slice(spec.img_offset[0], spec.img_offset[0] + spec.image_shape[0])
-        columns = slice(spec.img_offset[1], spec.img_offset[1] + spec.image_shape[1])
-        # Finished apart: a kernel with two results would be compiled in pieces.
-        exposures = tuple(
-            finish(images[i * chunk : (i + 1) * chunk, rows, columns], subkeys[:, 4 + i])
-            for i in range(2)
-        )
-        return exposures, ranges
 
-    def finish(
-        images: Float[Array, "chunk height width"], keys: UInt32[Array, "chunk 2"]
-    ) -> Float[Array, "chunk height width"]:
-        images = _add_noise(images, keys, spec=spec)
-        if mask is not None:
-            images = images * mask
-        if histogram is not None:
-            images = jax.vmap(lambda image: match_histogram(image, histogram))(images)
+    def _seed(
+        self, pair: tuple[UInt32[Array, "k"], StageKeys, Drawn]
+    ) -> tuple[Particles, Particles, Seeds]:
+        """Draw the particles of one pair, and light those of the first image."""
+        key, stages, drawn = pair
+        first, second = draw_particles(
+            stages,
+            drawn,
+            config=self._config,
+            geometry=self._geometry,
+            count=self._count,
+            layers=self._layers,
+        )
+        seeds = seed(key, first.y, first.x, effects=self._effects)
+        intensity = light_first(first.intensity, seeds, effects=self._effects)
+        return first._replace(intensity=intensity), second, seeds
+
+    def _move(
+        self,
+        particles: Particles,
+        seeds: Seeds,
+        *,
+        moving: Float[Array, "f y x c"],
+        field: Int32[Array, " chunk"],
+    ) -> Particles:
+        """Move particles by one Euler step, and light them where they are then."""
+        place = self._geometry
+        velocities = at_points(
+            moving,
+            field=field,
+            y=particles.y * place.nodes_per_pixel[0] + place.first_node[0],
+            x=particles.x * place.nodes_per_pixel[1] + place.first_node[1],
+        )
+        y = particles.y + velocities[1] * place.pixels_per_speed
+        x = particles.x + velocities[0] * place.pixels_per_speed
+        intensity = light_second(
+            particles.intensity,
+            seeds,
+            y=y,
+            x=x,
+            rise=velocities[2] * self._config.dt if len(velocities) > 2 else 0.0,
+            effects=self._effects,
+        )
+        return particles._replace(y=y, x=x, intensity=intensity)
+
+    def _expose(
+        self,
+        light: Float[Array, "chunk h w"],
+        pair_keys: UInt32[Array, "chunk k"],
+        noise_keys: UInt32[Array, "chunk k"],
+        *,
+        image: int,
+    ) -> Float[Array, "chunk h w"]:
+        """Take images: add noise, clip to the range of grey levels, apply mask and histogram."""
+        config, effects = self._config, self._effects
+        light = jax.vmap(lambda key, one: capture(key, one, image=image, effects=effects))(
+            pair_keys, light
+        )
+        images = light + config.noise_gaussian_mean
+        if config.noise_uniform or config.noise_gaussian_std:
+            flat, bell = jax.vmap(lambda key: words(key, shape=light.shape[1:]))(noise_keys)
+            if config.noise_uniform:
+                images = images + as_uniform(flat, maxval=config.noise_uniform)
+            if config.noise_gaussian_std:
+                images = images + as_normal(bell) * config.noise_gaussian_std
+        images = digitise(images, effects=effects)
+        if config.mask_image is not None:
+            images = images * jnp.asarray(config.mask_image)
+        if config.histogram_counts is not None:
+            counts = jnp.asarray(config.histogram_counts, jnp.float32)
+            images = jax.vmap(lambda image: match_histogram(image, counts))(images)
         return images
-
-    exposures, ranges = lax.map(
-        render, (index, jnp.pad(densities, (0, padding)).reshape(chunks, chunk))
-    )
-    (first, second), ranges = jax.tree.map(
-        lambda v: v.reshape(chunks * chunk, *v.shape[2:])[: spec.batch_size],
-        (exposures, ranges),
-    )
-    return (
-        first,
-        second,
-        ImageGenerationParameters(
-            seeding_densities=densities,
-            diameter_ranges=jnp.array(spec.diameter_ranges)[ranges.diameter],
-            intensity_ranges=jnp.array(spec.intensity_ranges)[ranges.intensity],
-            rho_ranges=jnp.array(spec.rho_ranges)[ranges.rho],
-        ),
-    )
-
-
-def _seeding_densities(
-    key: UInt32[Array, "2"], *, spec: ImageGenerationSpecification
-) -> Float[Array, "pairs"]:
-    """Draw particles per pixel for every pair of the batch."""
-    low, high = spec.seeding_density_range
-    densities = jax.random.uniform(key, (spec.batch_size,), minval=low, maxval=high)
-    return jnp.clip(densities, 0, high)
-
-
-def _select_ranges(keys: UInt32[Array, "3 2"], *, spec: ImageGenerationSpecification) -> _Ranges:
-    """Select one range of each property for a pair."""
-    choices = (spec.diameter_ranges, spec.intensity_ranges, spec.rho_ranges)
-    return _Ranges(
-        *(jax.random.randint(key, (), 0, len(c)) for key, c in zip(keys, choices, strict=True))
-    )
-
-
-def _seed(
-    keys: UInt32[Array, "9 2"],
-    ranges: _Ranges,
-    density: Float[Array, ""],
-    *,
-    spec: ImageGenerationSpecification,
-    bounds: tuple[int, int],
-    count: int,
-) -> tuple[Particles, Particles]:
-    """Draw the particles of one pair.
-
-    Returns:
-        The particles of both exposures, each `count` of them; the second still at the first
-        positions.
-    """
-    shape = (count,)
-    diameter_low, diameter_high = jnp.array(spec.diameter_ranges)[ranges.diameter]
-    intensity_low, intensity_high = jnp.array(spec.intensity_ranges)[ranges.intensity]
-    rho_low, rho_high = jnp.array(spec.rho_ranges)[ranges.rho]
-
-    position = uniform(keys[2], shape=(count, 2)) * jnp.array(bounds)
-    (
-        key_diameter,
-        key_ellipticity,
-        key_rho,
-        key_intensity,
-        key_diameter_x,
-        key_diameter_y,
-        key_rho_change,
-        key_intensity_change,
-    ) = jax.random.split(keys[3], 8)
-    diameter_x = uniform(key_diameter, shape=shape, minval=diameter_low, maxval=diameter_high)
-    diameter_y = jnp.clip(
-        diameter_x + uniform(key_ellipticity, shape=shape, minval=-1.0, maxval=1.0),
-        diameter_low,
-        diameter_high,
-    )
-    rho = uniform(key_rho, shape=shape, minval=rho_low, maxval=rho_high)
-    intensity = uniform(key_intensity, shape=shape, minval=intensity_low, maxval=intensity_high)
-
-    def changed(
-        value: Float[Array, "n"],
-        key: UInt32[Array, "2"],
-        variance: float,
-        low: Real[Array, ""],
-        high: Real[Array, ""],
-    ) -> Float[Array, "n"]:
-        return jnp.clip(value + normal(key, shape=shape) * jnp.sqrt(variance), low, high)
-
-    seeded = lax.iota(jnp.int32, count) < jnp.floor(bounds[0] * bounds[1] * density)
-    visible = [
-        seeded & (uniform(key, shape=shape) < 1.0 - hidden) if hidden else seeded
-        for key, hidden in ((keys[0], spec.p_hide_img1), (keys[1], spec.p_hide_img2))
-    ]
-    first = Particles(
-        y=position[:, 0],
-        x=position[:, 1],
-        diameter_y=diameter_y,
-        diameter_x=diameter_x,
-        rho=rho,
-        intensity=intensity * visible[0],
-    )
-    diameter_limits = (float(spec.diameter_var), diameter_low, diameter_high)
-    second = first._replace(
-        diameter_y=changed(diameter_y, key_diameter_y, *diameter_limits),
-        diameter_x=changed(diameter_x, key_diameter_x, *diameter_limits),
-        rho=changed(rho, key_rho_change, float(spec.rho_var), rho_low, rho_high),
-        intensity=visible[1]
-        * changed(
-            intensity,
-            key_intensity_change,
-            float(spec.intensity_var),
-            intensity_low,
-            intensity_high,
-        ),
-    )
-    return first, second
-
-
-def _advect(
-    y: Float[Array, "pairs particles"],
-    x: Float[Array, "pairs particles"],
-    flow_fields: Float[Array, "fields flow_height flow_width 2"],
-    *,
-    field: Int32[Array, "pairs"],
-    steps_per_pixel: tuple[float, float],
-    res_x: float,
-    res_y: float,
-    dt: float,
-) -> tuple[Float[Array, "pairs particles"], Float[Array, "pairs particles"]]:
-    """Move particles by one Euler step in the bilinearly interpolated flow.
-
-    The order of operations is that of synthpix: at 256 px one rounding more moves a particle by
-    1.5e-5 px, and small particles turn that into 1e-2 grey levels.
-
-    Args:
-        y: Position in pixels.
-        x: Position in pixels.
-        flow_fields: Velocities (x, y) in length units per second.
-        field: The flow field of each pair.
-        steps_per_pixel: Grid steps of the flow field per pixel along y and x.
-        res_x: Grid steps per length unit along x.
-        res_y: Grid steps per length unit along y.
-        dt: Seconds between the exposures.
-
-    Returns:
-        Positions y and x in pixels, maybe beyond the bounds.
-    """
-    _, height, width, _ = flow_fields.shape
-    y, x = y * steps_per_pixel[0], x * steps_per_pixel[1]
-    row = jnp.clip(jnp.floor(y).astype(jnp.int32), 0, height - 1)
-    column = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, width - 1)
-    below, right = jnp.minimum(row + 1, height - 1), jnp.minimum(column + 1, width - 1)
-    wy = jnp.clip(y, 0.0, height - 1.0) - row
-    wx = jnp.clip(x, 0.0, width - 1.0) - column
-
-    flat = flow_fields.reshape(-1, 2)
-    base = field[:, None] * height
-
-    def at(
-        row: Int32[Array, "pairs n"], column: Int32[Array, "pairs n"]
-    ) -> Float[Array, "pairs n 2"]:
-        return flat.at[(base + row) * width + column].get(mode="promise_in_bounds")
-
-    corners = (at(row, column), at(row, right), at(below, column), at(below, right))
-
-    def interpolate(component: int) -> Float[Array, "pairs n"]:
-        i00, i10, i01, i11 = (corner[..., component] for corner in corners)
-        return (1 - wx) * (1 - wy) * i00 + wx * (1 - wy) * i10 + (1 - wx) * wy * i01 + wx * wy * i11
-
-    y = y + interpolate(1) * res_y * dt
-    x = x + interpolate(0) * res_x * dt
-    return y / steps_per_pixel[0], x / steps_per_pixel[1]
-
-
-def _add_noise(
-    images: Float[Array, "images height width"],
-    keys: UInt32[Array, "images 2"],
-    *,
-    spec: ImageGenerationSpecification,
-) -> Float[Array, "images height width"]:
-    """Add uniform and Gaussian noise and clip to the range of grey levels."""
-    shape = images.shape[1:]
-    uniform_keys, gaussian_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    if spec.noise_uniform:
-        amplitude = float(spec.noise_uniform)
-        images = images + jax.vmap(lambda k: uniform(k, shape=shape, maxval=amplitude))(
-            uniform_keys
-        )
-    images = images + spec.noise_gaussian_mean
-    if spec.noise_gaussian_std:
-        noise = jax.vmap(lambda k: normal(k, shape=shape))(gaussian_keys)
-        images = images + noise * spec.noise_gaussian_std
-    return jnp.clip(images, 0, 255)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int, Num, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 from synthpix.types import ImageGenerationParameters
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.render.keys import PairKeys
+from synthpix_torch.render.keys import Origin, PairKeys
 from synthpix_torch.render.particles import ParticleRenderer
 from synthpix_torch.render.synthpix import SynthpixRenderer
 
@@ -20,9 +21,11 @@ class PairRenderer(Protocol):
 
     Attributes:
         version: Number of the renderer's bits; another version makes other images of the same keys.
+        fluid: True where a label is valid, on the grid of the labels; None if all are.
     """
 
     version: int
+    fluid: Bool[np.ndarray, "y x"] | None
 
     def __init__(
         self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
@@ -42,11 +45,11 @@ class PairRenderer(Protocol):
             flow_fields: Velocities (x, y, ...) in length units per second.
         """
 
-    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+    def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return the keys of the pairs of a batch.
 
         Args:
-            seeds: 32 random bits of the record of each pair.
+            origin: Where each pair comes from.
             repetition: How often the flow batch was used before.
         """
 

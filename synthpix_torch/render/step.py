@@ -16,7 +16,7 @@ from synthpix_torch.config.config import Config
 from synthpix_torch.data.flow_batches import FlowBatch
 from synthpix_torch.data.generators import GENERATORS
 from synthpix_torch.render.flags import check_random_flags, random_flags
-from synthpix_torch.render.keys import record_keys
+from synthpix_torch.render.keys import Origin, record_keys
 from synthpix_torch.render.output import Appearance, lay_out
 from synthpix_torch.render.renderers import RENDERERS, PairRenderer
 
@@ -32,12 +32,14 @@ class Loaded(NamedTuple):
         flow_fields: Velocities that move the particles; of real images nothing.
         images: The real images; of rendered ones nothing.
         records: Seeds, epochs and validity of the records, in this order.
+        pairs: Number of each pair of a batch in the stream of pairs: high and low 32 bits.
     """
 
     labels: Float[Array, "f h w 2"]
-    flow_fields: Num[Array, "f y x 2"] | None
+    flow_fields: Num[Array, "f y x c"] | None
     images: Num[Array, "f 2 h w"] | None
     records: Int[Array, "3 f"]
+    pairs: UInt32[Array, "2 n"]
 
 
 class Rendered(NamedTuple):
@@ -52,6 +54,7 @@ class Rendered(NamedTuple):
         epoch: How often the data had been used up before each record.
         seeds: The bits of each record's seed.
         keys: The key of each pair.
+        valid_flow_mask: Whether each label lies in the fluid; None without a body in the flow.
     """
 
     images: tuple[Shaped[Array, "..."], ...]
@@ -61,7 +64,8 @@ class Rendered(NamedTuple):
     mask: Bool[Array, " n"]
     epoch: Int[Array, " n"]
     seeds: Int[Array, " n"]
-    keys: UInt32[Array, "n 2"]
+    keys: UInt32[Array, "n k"]
+    valid_flow_mask: Bool[Array, "n y x"] | None
 
 
 class Renderer:
@@ -85,6 +89,7 @@ class Renderer:
         if self._flags["jax_enable_custom_prng"]:
             raise RuntimeError("torch has no typed random keys: leave jax_enable_custom_prng off.")
         self._device = device
+        self._batch_size = config.batch_size
         self._adapt: Callable[[Array], tuple[Array, Array]] | None = None
         renderer: PairRenderer | None = None
         if not config.include_images:
@@ -102,16 +107,22 @@ class Renderer:
     def load(self, flow_batch: FlowBatch) -> Loaded:
         """Put a flow batch on the device or make it there; returns before the work is done."""
         records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
-        host = (flow_batch.flow_fields, flow_batch.images, records.astype(np.uint32).view(np.int32))
-        flow_fields, images, on_device = jax.device_put(host, self._device)
+        number = flow_batch.number * self._batch_size + np.arange(self._batch_size, dtype=np.uint64)
+        host = (
+            flow_batch.flow_fields,
+            flow_batch.images,
+            records.astype(np.uint32).view(np.int32),
+            np.stack([number >> np.uint64(32), number & np.uint64(2**32 - 1)]).astype(np.uint32),
+        )
+        flow_fields, images, *origin = jax.device_put(host, self._device)
         if self._adapt is None:
-            return Loaded(flow_fields, None, images, on_device)
+            return Loaded(flow_fields, None, images, *origin)
         if flow_fields is None:
             numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
             labels, moving = self._generate(numbers)
         else:
             labels, moving = self._adapt(flow_fields)
-        return Loaded(labels, moving, None, on_device)
+        return Loaded(labels, moving, None, *origin)
 
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
         """Dispatch one batch: one call of one compiled function, which returns at once."""
@@ -152,7 +163,8 @@ def _step(
 ) -> Rendered:
     """Make a batch; without a renderer, of recorded images."""
     slots = jnp.arange(batch_size)
-    seeds, epoch, valid = loaded.records[:, slots % loaded.records.shape[1]]
+    record = slots % loaded.records.shape[1]
+    seeds, epoch, valid = loaded.records[:, record]
     mask = valid.astype(bool)
     params: ImageGenerationParameters | None = None
     if renderer is None:
@@ -161,10 +173,15 @@ def _step(
         images1, images2 = loaded.images[:, 0], loaded.images[:, 1]
     else:
         assert loaded.flow_fields is not None
-        keys = renderer.keys(seeds, repetition)
+        keys = renderer.keys(Origin(seeds, loaded.pairs[:, record], loaded.pairs), repetition)
         images1, images2, params = renderer.render(keys.keys, loaded.flow_fields)
     # A gather, so that each batch has labels of its own, which may be written to.
     labels = loaded.labels[slots % loaded.labels.shape[0]].astype(jnp.float32)
+    valid_labels: Bool[Array, "n y x"] | None = None
+    if renderer is not None and renderer.fluid is not None:
+        labels = jnp.where(renderer.fluid[..., None], labels, 0)
+        valid_labels = mask[:, None, None] & renderer.fluid
     images, flow_fields = lay_out(images1, images2, labels, valid=mask, appearance=appearance)
     done = jnp.broadcast_to(last_step, (batch_size,)) if episodic else None
-    return Rendered(images, flow_fields, params, done, mask, epoch, keys.seeds, keys.keys)
+    bits = jnp.where(mask, keys.seeds, 0)
+    return Rendered(images, flow_fields, params, done, mask, epoch, bits, keys.keys, valid_labels)

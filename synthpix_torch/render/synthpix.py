@@ -10,7 +10,8 @@ from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.render.keys import PairKeys, synthpix_keys
+from synthpix_torch.config.effects import active_effects
+from synthpix_torch.render.keys import Origin, PairKeys, synthpix_keys
 from synthpix_torch.render.synthpix_geometry import geometry
 
 
@@ -18,6 +19,7 @@ class SynthpixRenderer:
     """Make labels and images by synthpix's functions."""
 
     version = 1
+    fluid = None
 
     def __init__(
         self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
@@ -25,8 +27,14 @@ class SynthpixRenderer:
         """Place images in flow fields as synthpix's sampler does.
 
         Raises:
-            ValueError: synthpix refuses the configuration.
+            ValueError: synthpix refuses the configuration, or has no such effects.
         """
+        effects = active_effects(config)
+        if effects:
+            raise ValueError(
+                f"renderer='synthpix' has no {', '.join(effects)}: leave them out, or use "
+                "renderer='particles'."
+            )
         self._config = config
         self._place = geometry(config, flow_field_shape, device)
 
@@ -53,15 +61,16 @@ class SynthpixRenderer:
         )
         return labels, moving
 
-    def keys(self, seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKeys:
+    def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return synthpix's keys."""
-        return synthpix_keys(seeds, repetition)
+        return synthpix_keys(origin.seeds, repetition)
 
     def render(
         self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a 2"]
     ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
         """Return the images of synthpix, which draws all pairs of a batch from its first key."""
-        config, place = self._config, self._place
+        place = self._place
+        mask, histogram = self._config.mask_image, self._config.histogram_counts
         images1, images2, params = generate_images_from_flow(
             keys[0],
             moving,
@@ -69,9 +78,7 @@ class SynthpixRenderer:
             position_bounds=place.position_bounds,
             flow_field_res_x=place.grid_steps[1],
             flow_field_res_y=place.grid_steps[0],
-            mask=None if config.mask_image is None else jnp.asarray(config.mask_image),
-            histogram=None
-            if config.histogram_counts is None
-            else jnp.asarray(config.histogram_counts),
+            mask=None if mask is None else jnp.asarray(mask),
+            histogram=None if histogram is None else jnp.asarray(histogram),
         )
         return images1, images2, params

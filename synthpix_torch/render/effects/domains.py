@@ -14,7 +14,7 @@ class Domain(IntEnum):
     SHOT_NOISE = int.from_bytes(b"shot", "big")
 
 
-def effect_key(pair_key: UInt32[Array, "2"], domain: Domain, image: int = 0) -> UInt32[Array, "2"]:
+def effect_key(pair_key: UInt32[Array, "k"], domain: Domain, image: int = 0) -> UInt32[Array, "k"]:
     """Derive the key of one effect from the key of a pair.
 
     Switching an effect on or off changes no other draw, because the keys of particles are folded

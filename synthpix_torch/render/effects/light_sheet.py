@@ -60,7 +60,7 @@ class LightSheet(NamedTuple):
 
 
 def seed_depths(
-    key: UInt32[Array, "2"], *, sheet: LightSheet, count: int
+    key: UInt32[Array, "k"], *, sheet: LightSheet, count: int
 ) -> Float[Array, "particles"]:
     """Draw depths in the first image, uniform over the slab, in length units."""
     low, high = sheet.slab

@@ -16,14 +16,14 @@ class Effects(NamedTuple):
 
     Attributes:
         sheet: The light sheet and the out-of-plane motion.
-        sensor: The camera.
+        sensor: Shot noise, gain and bit depth of the camera.
         background: Light in grey levels, in pixels of the image.
         density: Share of the seeding density, in pixels of the image.
         body: True in the body, in pixels of the image.
     """
 
     sheet: LightSheet | None = None
-    sensor: Sensor = Sensor()
+    sensor: Sensor | None = None
     background: Float[np.ndarray, "height width"] | None = None
     density: Float[np.ndarray, "height width"] | None = None
     body: Bool[np.ndarray, "height width"] | None = None
@@ -52,9 +52,10 @@ def plan_effects(config: Config, *, components: int) -> Effects:
     if down or right:
         rise = gradient(config.image_shape, (down, right))
         background = rise if background is None else background + rise
+    sensor = Sensor(float(config.electrons_per_grey_level), float(config.gain), config.bit_depth)
     return Effects(
         sheet=_plan_sheet(config, components=components),
-        sensor=Sensor(float(config.electrons_per_grey_level), float(config.gain), config.bit_depth),
+        sensor=None if sensor == Sensor() else sensor,
         background=background,
         density=config.seeding_shares,
         body=config.body_pixels,

@@ -24,7 +24,7 @@ _LARGEST_TERM: Final = 31
 """A Poisson number of mean 10 is larger with a probability of less than 2**-24."""
 
 
-def poisson(key: UInt32[Array, "2"], mean: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def poisson(key: UInt32[Array, "k"], mean: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Draw independent Poisson numbers.
 
     Args:

@@ -7,7 +7,7 @@ from synthpix_torch.render.effects.lookup import at_nearest_pixel
 
 
 def accept(
-    key: UInt32[Array, "2"],
+    key: UInt32[Array, "k"],
     y: Float[Array, "particles"],
     x: Float[Array, "particles"],
     *,

@@ -20,7 +20,7 @@ from synthpix_torch.render.effects.poisson import poisson
 
 
 class Sensor(NamedTuple):
-    """A camera; every default is neutral.
+    """A camera; the defaults change nothing.
 
     Attributes:
         electrons_per_grey_level: Photo-electrons per grey level of light; 0 for no shot noise.
@@ -34,7 +34,7 @@ class Sensor(NamedTuple):
 
 
 def expose(
-    key: UInt32[Array, "2"], light: Float[Array, "height width"], *, sensor: Sensor
+    key: UInt32[Array, "k"], light: Float[Array, "height width"], *, sensor: Sensor
 ) -> Float[Array, "height width"]:
     """Add shot noise and amplify.
 
@@ -63,7 +63,7 @@ def quantise(levels: Float[Array, "*shape"], *, sensor: Sensor) -> Float[Array, 
         Grey levels on the scale from 0 to 255: multiples of 255 / (2**bit_depth - 1), whole numbers
         for 8 bit. Without a bit depth only clipped.
     """
-    clipped = jnp.clip(levels, 0.0, 255.0)
+    clipped = jnp.clip(levels, 0, 255)
     if not sensor.bit_depth:
         return clipped
     steps = float(2**sensor.bit_depth - 1)

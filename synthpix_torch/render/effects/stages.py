@@ -10,7 +10,7 @@ from synthpix_torch.render.effects.domains import Domain, effect_key
 from synthpix_torch.render.effects.light_sheet import illumination, seed_depths
 from synthpix_torch.render.effects.plan import Effects
 from synthpix_torch.render.effects.seeding import accept
-from synthpix_torch.render.effects.sensor import expose
+from synthpix_torch.render.effects.sensor import expose, quantise
 
 
 class Seeds(NamedTuple):
@@ -26,7 +26,7 @@ class Seeds(NamedTuple):
 
 
 def seed(
-    pair_key: UInt32[Array, "2"],
+    pair_key: UInt32[Array, "k"],
     y: Float[Array, "particles"],
     x: Float[Array, "particles"],
     *,
@@ -88,7 +88,7 @@ def light_second(
 
 
 def capture(
-    pair_key: UInt32[Array, "2"],
+    pair_key: UInt32[Array, "k"],
     light: Float[Array, "height width"],
     *,
     image: int,
@@ -107,7 +107,17 @@ def capture(
     """
     if effects.background is not None:
         light = light + jnp.asarray(effects.background)
-    return expose(effect_key(pair_key, Domain.SHOT_NOISE, image), light, sensor=effects.sensor)
+    if effects.sensor is not None:
+        key = effect_key(pair_key, Domain.SHOT_NOISE, image)
+        light = expose(key, light, sensor=effects.sensor)
+    return light
+
+
+def digitise(levels: Float[Array, "*shape"], *, effects: Effects) -> Float[Array, "*shape"]:
+    """Clip grey levels to 0 to 255, and round them if the camera has a bit depth."""
+    if effects.sensor is None:
+        return jnp.clip(levels, 0, 255)
+    return quantise(levels, sensor=effects.sensor)
 
 
 def _lit(
