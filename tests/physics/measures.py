@@ -131,8 +131,8 @@ def label_error(scene: Scene, *, renderer: str = "particles") -> float:
     pairs = render(scene, renderer=renderer)
     layout = scene.grids
     unit = 1.0 if scene.units == "pixels" else layout.resolution * layout.dt
-    y, x = layout.label_positions()
-    assert pairs.labels.shape[1:3] == y.shape
+    rows, columns = pairs.labels.shape[1:3]
+    y, x = layout.label_positions((rows, columns))
     expected = np.stack([scene.flows[i](y, x) for i in pairs.flow])
     return float(abs(pairs.labels * unit - expected).max())
 
