@@ -269,7 +269,8 @@ def shift_scene(diameter: float, *, pairs: int = 33) -> Scene:
     return Scene(
         tuple(Linear((shift, shift)) for shift in SHIFTS),
         grids((1.0, 1.0), image_shape=(64, 64)),
-        Particles((0.05, 0.05), ((diameter, diameter),)),
+        # Dark, so that no sum of particles is clipped.
+        Particles((0.05, 0.05), ((diameter, diameter),), (40.0, 40.0)),
         pairs,
     )
 
