@@ -82,17 +82,22 @@ class Grids:
         displacements = flow(*np.meshgrid(y, x, indexing="ij"))
         return (displacements / (self.resolution * self.dt)).astype(np.float32)
 
+    @property
+    def label_shape(self) -> tuple[int, int]:
+        """Rows and columns of labels: as many as fit into the image, but for rounding errors."""
+        height, width = (
+            math.floor(size * self.velocities_per_pixel + 1e-9) for size in self.image_shape
+        )
+        return height, width
+
     def label_positions(
-        self,
+        self, shape: tuple[int, int]
     ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
         """Positions (y, x) of the labels in pixels: label j lies at pixel j / velocities_per_pixel.
 
-        There are as many whole labels as fit into the image, but for rounding errors.
+        Args:
+            shape: Rows and columns of the labels.
         """
-        rows, columns = (
-            np.arange(math.floor(size * self.velocities_per_pixel + 1e-9))
-            / self.velocities_per_pixel
-            for size in self.image_shape
-        )
+        rows, columns = (np.arange(count) / self.velocities_per_pixel for count in shape)
         y, x = np.meshgrid(rows, columns, indexing="ij")
         return y, x

@@ -131,8 +131,8 @@ def label_error(scene: Scene, *, renderer: str = "particles") -> float:
     pairs = render(scene, renderer=renderer)
     layout = scene.grids
     unit = 1.0 if scene.units == "pixels" else layout.resolution * layout.dt
-    y, x = layout.label_positions()
-    assert pairs.labels.shape[1:3] == y.shape
+    rows, columns = pairs.labels.shape[1:3]
+    y, x = layout.label_positions((rows, columns))
     expected = np.stack([scene.flows[i](y, x) for i in pairs.flow])
     return float(abs(pairs.labels * unit - expected).max())
 
@@ -269,7 +269,8 @@ def shift_scene(diameter: float, *, pairs: int = 33) -> Scene:
     return Scene(
         tuple(Linear((shift, shift)) for shift in SHIFTS),
         grids((1.0, 1.0), image_shape=(64, 64)),
-        Particles((0.05, 0.05), ((diameter, diameter),)),
+        # Dark, so that no sum of particles is clipped.
+        Particles((0.05, 0.05), ((diameter, diameter),), (40.0, 40.0)),
         pairs,
     )
 

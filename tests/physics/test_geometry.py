@@ -3,11 +3,16 @@
 import pytest
 
 from . import measures
-from .scenes import Scene
+from .scenes import Scene, render
 
 SCENES = [pytest.param(scene, id=name) for name, scene in measures.GEOMETRIES.items()] + [
     pytest.param(scene, id=name, marks=pytest.mark.long) for name, scene in measures.SWEEP.items()
 ]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_labels_fill_the_image(scene: Scene) -> None:
+    assert render(scene).labels.shape[1:3] == scene.grids.label_shape
 
 
 @pytest.mark.parametrize("scene", SCENES)
