@@ -10,9 +10,7 @@ from kinds import base
 
 from synthpix_torch import SynthPixDataset
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::synthpix_torch.config.plausibility.PhysicsWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::synthpix_torch.config.plausibility.PhysicsWarning")
 
 SHAPE = (64, 64)
 STILL = np.zeros((1, 80, 80, 2), np.float32)

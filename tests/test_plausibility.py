@@ -215,3 +215,15 @@ def test_a_warning_is_shown_once_by_default(tmp_path: Path) -> None:
     )
     assert run.stderr.count("PhysicsWarning") == 1
     assert "<string>:2: PhysicsWarning: Record 0" in run.stderr
+
+
+def test_kinematic_fields_that_fold_are_reported_with_their_share() -> None:
+    steep = {"filter_sigma_range": (1.0, 1.0), "scale_factor_range": (2.0, 2.0)}
+    messages = [text for text in caught(base(**steep)) if "fold" in text]
+    assert len(messages) == 1
+    found = re.match(r"(\d+)% of the kinematic fields fold, on (\d+\.\d+)% of", messages[0])
+    assert found is not None
+    # A Gaussian field of rms s = 2 / 3 px along each axis has gradients of s / (sqrt(2) sigma).
+    assert int(found[1]) == 100
+    assert 0.3 < float(found[2]) < 10
+    assert not [text for text in caught(base(**steep), renderer="synthpix") if "fold" in text]

@@ -1,11 +1,13 @@
-"""What a generator of flow fields is to the rest of the package."""
+"""The contract of a generator of flow fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
+
+from synthpix_torch.data.plausibility import Remark
 
 
 class Generator(NamedTuple):
@@ -16,6 +18,7 @@ class Generator(NamedTuple):
         shape: Height and width in nodes of each field.
         name_in_grain: What synthpix's checkpoints call its own fields of this configuration.
         largest_speed: Bound of both components, in length units per second.
+        remarks: Look for oddities in the distribution of the fields; may generate some.
         generate: Make fields, shape (records, H, W, 2), from their record numbers within a jitted
             function; None for a generator that works on the host.
     """
@@ -24,4 +27,5 @@ class Generator(NamedTuple):
     shape: tuple[int, int]
     name_in_grain: str
     largest_speed: float
+    remarks: Callable[[], Iterable[Remark]] = tuple
     generate: Callable[[Int[Array, " f"]], Float[Array, "f h w 2"]] | None = None

@@ -12,6 +12,7 @@ from synthpix.data_sources import KinematicDataSource
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
+from synthpix_torch.data.plausibility import remarks_on_folding
 
 
 def _kinematic(config: Config, exact: bool) -> Generator:
@@ -31,6 +32,7 @@ def _kinematic(config: Config, exact: bool) -> Generator:
         shape=config.image_shape if exact else settings.shape,
         name_in_grain=repr(theirs),
         largest_speed=_largest_kinematic(config) * unit,
+        remarks=tuple if exact else partial(remarks_on_folding, settings),
     )
 
 
@@ -48,21 +50,21 @@ def _largest_kinematic(config: Config) -> float:
     """Return the largest component of a field in pixels.
 
     With scale_mode "linear" it is estimated as five standard deviations of noise of variance 1/3
-    behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2).
+    behind a Gaussian filter, whose squared weights sum to 1 / (4 pi sigma^2), at most 1.
     """
     largest = config.scale_factor_range[1]
     if config.scale_mode == "peak":
         return largest
     sigma = config.filter_sigma_range[0]
-    deviation = math.inf if sigma == 0 else 1 / (math.sqrt(3) * 2 * math.sqrt(math.pi) * sigma)
-    return largest * min(1.0, 5 * deviation)
+    gain = 1.0 if sigma == 0 else min(1.0, 1 / (2 * math.sqrt(math.pi) * sigma))
+    return largest * 5 * gain / math.sqrt(3)
 
 
 GENERATORS: Final[dict[str, Callable[[Config, bool], Generator]]] = {
     "kinematic": _kinematic,
     "kinematic-device": _kinematic_on_device,
 }
-"""What opens each generator: from a configuration, and whether synthpix's own bits are needed.
+"""Functions that open the generators, by `scheduler_class`.
 
-The names are those that a configuration gives as `scheduler_class`.
+Their arguments are the configuration and whether synthpix's own bits are needed.
 """

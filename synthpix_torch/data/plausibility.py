@@ -6,6 +6,7 @@ remarks, and whoever takes it in the thread of the user reports them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,9 +15,17 @@ from jaxtyping import Num
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.plausibility import SMALLEST_DISPLACEMENT, warn
+from synthpix_torch.data.kinematic import KinematicSettings, measure_folding
 
 _NEGLIGIBLE = 0.01
 """Pixels, or thicknesses of the light sheet, by which a displacement may leave its bounds."""
+
+
+_FREQUENT_FOLDING = 0.25
+"""Share of the fields that may fold somewhere."""
+
+_FOLDING_PIXELS = 2**20
+"""Pixels of the fields that are generated to look for folding."""
 
 
 class Remark(NamedTuple):
@@ -153,4 +162,18 @@ def remarks_on_image(image: Num[np.ndarray, "y x"], *, where: str) -> Iterator[R
         yield Remark(
             "blank images",
             f"{where} holds an image with the one grey level {brightest:g}: leave out the record.",
+        )
+
+
+def remarks_on_folding(settings: KinematicSettings) -> Iterator[Remark]:
+    """Look for folding in the first kinematic fields."""
+    pixels = math.prod(settings.shape)
+    folding = measure_folding(settings, fields=max(2, min(16, _FOLDING_PIXELS // pixels)))
+    if folding.fields > _FREQUENT_FOLDING:
+        yield Remark(
+            "folding",
+            f"{folding.fields:.0%} of the kinematic fields fold, on {folding.area:.2%} of their "
+            "area: particles overtake each other there, which no flow does. Lower "
+            f"scale_factor_range {list(settings.scale_factor_range)} or raise filter_sigma_range "
+            f"{list(settings.filter_sigma_range)}.",
         )

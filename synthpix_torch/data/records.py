@@ -132,6 +132,7 @@ class Records:
             where = f"scheduler_class {config.scheduler_class!r}"
             bounds = (-fastest, -fastest), (fastest, fastest)
             self.report(remarks_on_speeds(config, *bounds, where=where))
+            self.report(self._generator.remarks())
         else:
             first = self[0]
             assert first.flow_field is not None
