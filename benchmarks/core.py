@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from synthpix.data_generate import generate_images_from_flow
 from synthpix.data_sources.kinematic import KinematicDataSource
-from synthpix.types import ImageGenerationSpecification
 
+from benchmarks.pipelines import kinematic
 from benchmarks.report import interleaved, ratio, spread, table, write
+from synthpix_torch.config.config import Config
+from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
-from synthpix_torch.render.particles import render_pairs
+from synthpix_torch.render.renderers import RENDERERS
 
 Contender = Callable[[int], Any]
 SIGMAS, SCALES = (5.0, 100.0), (0.0, 8.0)
@@ -35,50 +36,37 @@ def timed(contender: Contender, *, per: int) -> Callable[[], float]:
     return once
 
 
-def specification(size: int, batch: int, *, diameter: float) -> ImageGenerationSpecification:
-    """Describe images with seeding density 0.05, noise and hidden particles."""
-    return ImageGenerationSpecification(
-        batch_size=batch,
-        image_shape=(size, size),
-        img_offset=(8, 8),
-        seeding_density_range=(0.05, 0.05),
-        p_hide_img1=0.01,
-        p_hide_img2=0.01,
-        diameter_ranges=[(diameter / 2, diameter)],
-        diameter_var=0.1,
-        intensity_ranges=[(100, 200)],
-        intensity_var=1.0,
-        rho_ranges=[(-0.2, 0.2)],
-        rho_var=0.01,
-        noise_uniform=2.0,
-        noise_gaussian_std=1.0,
+def scene(size: int, batch: int, *, diameter: float) -> tuple[Config, jax.Array]:
+    """Configure images with noise and hidden particles, and generate their flow fields."""
+    config = read_config(
+        kinematic(
+            size,
+            batch_size=batch,
+            flow_fields_per_batch=batch,
+            diameter_ranges=[(diameter / 2, diameter)],
+        )
     )
+    source = KinematicFields(batch, KinematicSettings.from_config(config))
+    return config, jnp.asarray(np.stack([source[i]["flow_fields"] for i in range(batch)]))
+
+
+def many_keys(batch: int) -> jax.Array:
+    """Make the keys of 100 batches."""
+    return jax.random.split(jax.random.PRNGKey(0), 100 * batch).reshape(100, batch, 2)
 
 
 def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Contender]:
     """Compile both renderers for the same batch."""
-    spec, bounds = specification(size, batch, diameter=diameter), (size + 16, size + 16)
-    source = KinematicFields(
-        batch,
-        KinematicSettings(extent=bounds, filter_sigma_range=(5.0, 20.0), scale_factor_range=SCALES),
-    )
-    fields = jnp.asarray(np.stack([source[i]["flow_fields"] for i in range(batch)]))
-    theirs = jax.jit(lambda k: generate_images_from_flow(k, fields, spec, bounds))
-    ours = jax.jit(
-        lambda k: render_pairs(
-            k,
-            fields,
-            specification=spec,
-            position_bounds=bounds,
-            flow_field_res_x=1.0,
-            flow_field_res_y=1.0,
-        )
-    )
-    keys = [jax.random.PRNGKey(i) for i in range(100)]
-    return {
-        "synthpix": lambda i: theirs(keys[i % 100]),
-        "ours": lambda i: ours(keys[i % 100]),
-    }
+    config, fields = scene(size, batch, diameter=diameter)
+    keys = many_keys(batch)
+
+    def contender(name: str) -> Contender:
+        renderer = RENDERERS[name](config, fields.shape[1:], jax.devices()[0])
+        _, moving = jax.jit(renderer.adapt)(fields)
+        render = jax.jit(renderer.render)
+        return lambda i: render(keys[i % 100], moving)
+
+    return {"synthpix": contender("synthpix"), "ours": contender("particles")}
 
 
 def field_sources(size: int, count: int) -> dict[str, Contender]:

@@ -15,13 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import torch
 
-from benchmarks.core import specification, timed
+from benchmarks.core import many_keys, scene, timed
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch.interop.device import choose_device
-from synthpix_torch.render.particles import render_pairs
+from synthpix_torch.render.particles import ParticleRenderer
 
 STARTS = {
     "JAX as it starts by itself": "import jax; jax.numpy.zeros(1).block_until_ready()",
@@ -51,25 +50,14 @@ print(json.dumps(free - torch.cuda.mem_get_info()[0]))
 
 def working_sets(size: int, batch: int, mebibytes: list[int], *, rounds: int) -> list[list[object]]:
     """Measure time and memory of one batch for each bound on the working set."""
-    spec, bounds = specification(size, batch, diameter=2.0), (size + 16, size + 16)
-    fields = jnp.zeros((batch, *bounds, 2), jnp.float32)
+    config, fields = scene(size, batch, diameter=2.0)
+    keys = many_keys(batch)
     compiled: dict[int, Any] = {}
     for bound in mebibytes:
-
-        def render(key: jax.Array, fields: jax.Array, bound: int = bound) -> tuple[jax.Array, ...]:
-            images1, images2, _ = render_pairs(
-                key,
-                fields,
-                specification=spec,
-                position_bounds=bounds,
-                flow_field_res_x=1.0,
-                flow_field_res_y=1.0,
-                working_bytes=bound * 2**20,
-            )
-            return images1, images2
-
-        compiled[bound] = jax.jit(render).lower(jax.random.PRNGKey(0), fields).compile()
-    keys = [jax.random.PRNGKey(i) for i in range(100)]
+        renderer = ParticleRenderer(
+            config, fields.shape[1:], jax.devices()[0], working_bytes=bound * 2**20
+        )
+        compiled[bound] = jax.jit(renderer.render).lower(keys[0], fields).compile()
 
     def contender(run: Any) -> Callable[[int], Any]:
         return lambda i: run(keys[i % 100], fields)
