@@ -52,6 +52,10 @@ GPU_WORKING_BYTES: Final = 512 * 2**20
 """The same on any other device, which needs many pairs at once to be busy."""
 
 
+CPU_LANES: Final = 8
+"""Numbers of 32 bits that a CPU computes at a time; on a GPU rows of any width are as fast."""
+
+
 class ParticleRenderer:
     """Make labels and images of flow fields.
 
@@ -85,6 +89,7 @@ class ParticleRenderer:
         on_cpu = device.platform == "cpu"
         bound = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
         self._working_bytes = bound if working_bytes is None else working_bytes
+        self._lanes = CPU_LANES if on_cpu else 1
         self._config = config
         self._radius = window_radius(config)
         self._geometry = locate(config, flow_field_shape, reach=self._radius)
@@ -178,6 +183,7 @@ class ParticleRenderer:
             brightest=brightest(self._config),
             correlated=correlated(self._config),
             block=block,
+            lanes=self._lanes,
         )
         # Exposed apart: a kernel with two results would be compiled in pieces.
         return (

@@ -68,10 +68,10 @@ class _Factors(NamedTuple):
     exp(-(down[i] - right[j])^2), at most `most`.
     """
 
-    rows: Float[Array, "images particles window"]
-    columns: Float[Array, "images particles window"]
-    down: Float[Array, "images particles window"] | None
-    right: Float[Array, "images particles window"] | None
+    rows: Float[Array, "images particles width"]
+    columns: Float[Array, "images particles width"]
+    down: Float[Array, "images particles width"] | None
+    right: Float[Array, "images particles width"] | None
     most: Float[Array, "images particles"] | None
 
 
@@ -83,6 +83,7 @@ def splat(
     brightest: float,
     correlated: bool = True,
     block: int,
+    lanes: int = 1,
 ) -> Float[Array, "images height width"]:
     """Sum the particles of each image.
 
@@ -96,6 +97,8 @@ def splat(
         correlated: Whether `rho` is used; False saves time where it is 0.
         block: Particles of each image whose windows are held in memory at once. Changes no bit of
             the result.
+        lanes: Rows of narrow windows are filled with zeros to a multiple of this many pixels, for
+            processors that compute so many at a time. Changes no bit of the result.
 
     Returns:
         Grey levels, not clipped, in the float type of the particles. The true sums rounded to
@@ -111,8 +114,10 @@ def splat(
             "31 bits hold. Use smaller images, a lower seeding density or lower intensities."
         )
     window = 2 * radius + 1
+    width = -(-window // lanes) * lanes if window < 2 * lanes else window
     rows = _place(particles.y, size=shape[0], radius=radius)
     columns = _place(particles.x, size=shape[1], radius=radius)
+    columns = columns._replace(size=columns.size + width - window)
     pixels = images * rows.size * columns.size
     if pixels + window * columns.size >= 2**31:
         raise ValueError(
@@ -124,7 +129,11 @@ def splat(
         jnp.where(seen, particles.intensity, 0), rows=rows, columns=columns, window=window
     )
     scale = lax.shift_left(jnp.ones_like(bits), bits).astype(particles.y.dtype)
-    factors = _factors(particles, rows, columns, scale=scale, radius=radius, correlated=correlated)
+    # From the left end of each window; what lies beyond the window is dark.
+    pixel = jnp.arange(width, dtype=particles.y.dtype) - radius
+    factors = _factors(
+        particles, rows, columns, scale=scale, pixel=pixel, radius=radius, correlated=correlated
+    )
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
     corner = (image * rows.size + rows.start) * columns.size + columns.start
     # An index beyond the canvas drops the window.
@@ -132,7 +141,9 @@ def splat(
 
     def add(canvas: Array, part: tuple[Array, _Factors]) -> tuple[Array, None]:
         corner, factors = part
-        return _add_windows(canvas, corner, _values(factors), stride=columns.size), None
+        return _add_windows(
+            canvas, corner, _values(factors, window=window), stride=columns.size
+        ), None
 
     # Two at least: XLA would inline a loop of one step, and repeat the factors for every pixel.
     blocks = max(2, math.ceil(count / block))
@@ -200,13 +211,15 @@ def _factors(
     columns: _Windows,
     *,
     scale: Float[Array, "images"],
+    pixel: Float[Array, "width"],
     radius: int,
     correlated: bool,
 ) -> _Factors:
     """Integrate particles over the rows and over the columns of their windows."""
     sigma_y, sigma_x = particles.diameter_y / 2.0, particles.diameter_x / 2.0
-    row = _integrate(rows.centre, sigma_y, radius=radius)
-    column = _integrate(columns.centre, sigma_x, radius=radius)
+    row = _integrate(pixel - rows.centre[..., None], sigma_y)
+    column = _integrate(pixel - columns.centre[..., None], sigma_x)
+    column = jnp.where(pixel <= radius, column, 0)
     peak = particles.intensity * scale[:, None]
     light = peak * (2.0 * math.pi) * sigma_y * sigma_x
     if not correlated:
@@ -218,14 +231,13 @@ def _factors(
     # In standard deviations y and x, and with the square completed so that no exponent grows, the
     # ratio is exp(-|r| (y - sign(r) x)^2 / (2 (1 - r^2)) + |r| (y^2 + x^2) / (2 (1 + |r|))).
     coupling = size / (2.0 * less)
-    pixel = jnp.arange(-radius, radius + 1, dtype=particles.y.dtype)
     y, x = pixel - rows.centre[..., None], pixel - columns.centre[..., None]
     alone = size / (2.0 * (1.0 + size))
 
     def grown(
-        distance: Float[Array, "images particles window"],
+        distance: Float[Array, "images particles width"],
         variance: Float[Array, "images particles"],
-    ) -> Float[Array, "images particles window"]:
+    ) -> Float[Array, "images particles width"]:
         exponent = distance**2 * (alone / variance)[..., None]
         # Beyond, there is no light to be multiplied.
         return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
@@ -240,23 +252,21 @@ def _factors(
 
 
 def _integrate(
-    centre: Float[Array, "images particles"],
-    sigma: Float[Array, "images particles"],
-    *,
-    radius: int,
-) -> Float[Array, "images particles window"]:
-    """Integrate a normal density over each pixel of a window."""
-    edge = jnp.arange(-radius, radius + 2, dtype=centre.dtype) - 0.5
-    edge = (edge - centre[..., None]) * (math.sqrt(0.5) / sigma)[..., None]
-    return 0.5 * jnp.diff(lax.erf(edge))
+    distance: Float[Array, "images particles width"], sigma: Float[Array, "images particles"]
+) -> Float[Array, "images particles width"]:
+    """Integrate a normal density over pixels at a distance from its mean."""
+    inverse = (math.sqrt(0.5) / sigma)[..., None]
+    # Both ends of each pixel, because differences of neighbours are not computed in parallel.
+    return 0.5 * (lax.erf((distance + 0.5) * inverse) - lax.erf((distance - 0.5) * inverse))
 
 
-def _values(factors: _Factors) -> Float[Array, "images particles window window"]:
+def _values(factors: _Factors, *, window: int) -> Float[Array, "images particles window width"]:
     """Multiply the factors of every pixel."""
-    values = factors.rows[..., None] * factors.columns[..., None, :]
+    rows = factors.rows[..., :window, None]
+    values = rows * factors.columns[..., None, :]
     if factors.down is None or factors.right is None or factors.most is None:
         return values
-    apart = factors.down[..., None] - factors.right[..., None, :]
+    apart = factors.down[..., :window, None] - factors.right[..., None, :]
     # Rounding and the approximation end here: the bound on sums stands on it.
     return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
 
@@ -264,18 +274,18 @@ def _values(factors: _Factors) -> Float[Array, "images particles window window"]
 def _add_windows(
     canvas: Int32[Array, "pixels"],
     corner: Int32[Array, "images particles"],
-    values: Float[Array, "images particles window window"],
+    values: Float[Array, "images particles rows width"],
     *,
     stride: int,
 ) -> Int32[Array, "pixels"]:
     """Add each window to the flat canvas, one row of it per scatter index."""
     fixed = lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
-    window = fixed.shape[-1]
-    starts = corner[..., None] + stride * jnp.arange(window, dtype=jnp.int32)
+    rows, width = fixed.shape[-2:]
+    starts = corner[..., None] + stride * jnp.arange(rows, dtype=jnp.int32)
     return lax.scatter_add(
         canvas,
-        starts.reshape(corner.size, window, 1),
-        fixed.reshape(corner.size, window, window),
+        starts.reshape(corner.size, rows, 1),
+        fixed.reshape(corner.size, rows, width),
         _ROW_UPDATES,
         mode=lax.GatherScatterMode.FILL_OR_DROP,
     )
