@@ -62,30 +62,16 @@ def test_the_layout_of_synthpix_can_be_had() -> None:
 
 
 @pytest.mark.parametrize("kind", [name for name in ENDLESS if "real" not in name])
-def test_our_own_renderer_is_within_a_thousandth_of_a_grey_level(kind: str, data: Path) -> None:
+def test_our_own_renderer_uses_the_records_of_synthpix_in_its_order(kind: str, data: Path) -> None:
     config = KINDS[kind](data)
-    config.pop("histogram", None)
     oracle = [theirs(batch) for batch in islice(stream(config), 5)]
-    generated = config["scheduler_class"] == "kinematic"
     with SynthPixDataset(config) as dataset:
         for number in (4, 0, 3):
             expected, batch = oracle[number], ours(dataset.batch_at(number))
-            for name in ("images1", "images2"):
-                assert abs(expected[name] - batch[name]).max() < 1e-3, name
-            if generated:
-                difference = abs(expected["flow_fields"] - batch["flow_fields"]).max()
-                assert difference <= 1e-6 * abs(expected["flow_fields"]).max()
-            others = {"images1", "images2"} | ({"flow_fields"} if generated else set())
-            assert set(differing(expected, batch)) <= others
-
-
-def test_both_renderers_match_histograms(data: Path) -> None:
-    config = KINDS["mask and histogram"](data)
-    with SynthPixDataset(config) as dataset:
-        images = dataset.batch_at(0).images
-    expected = theirs(next(stream(config)))["images1"]
-    # Matching turns a rounding error into a whole grey level, but only in a few pixels.
-    assert (abs(images[:, 0].numpy() - expected) > 1e-3).mean() < 0.05
+            for name in ("files", "epoch", "mask", "done"):
+                assert differing({name: expected[name]}, {name: batch[name]}) == [], name
+            for name in ("images1", "images2", "keys"):
+                assert (batch[name] != expected[name]).any(), name
 
 
 def test_fields_made_on_the_device_are_a_function_of_the_number(data: Path) -> None:

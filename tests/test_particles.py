@@ -1,4 +1,4 @@
-"""Our particle images against synthpix's own functions, and what must hold of them alone."""
+"""The default renderer: its random numbers, its particles and the sums of their light."""
 
 from functools import partial
 from typing import Any
@@ -10,181 +10,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthpix.data_generate import generate_images_from_flow
-from synthpix.generate import img_gen_from_data
-from synthpix.types import ImageGenerationSpecification
+from kinds import base
 
-from synthpix_torch.draws import normal, uniform
-from synthpix_torch.render.particles import render_pairs
+from synthpix_torch.config.reading import read_config
+from synthpix_torch.draws import as_normal, as_uniform, normal, uniform, words
+from synthpix_torch.render.histogram import match_histogram
+from synthpix_torch.render.particles import ParticleRenderer
 from synthpix_torch.render.splat import MAX_FRACTIONAL_BITS, Particles, splat
 
-BOUND = 1e-3
-"""Grey levels of 255 by which an image may differ from synthpix's."""
-
-
-def specification(**changes: Any) -> ImageGenerationSpecification:
-    values: dict[str, Any] = {
-        "batch_size": 3,
-        "image_shape": (48, 40),
-        "img_offset": (8, 6),
-        "seeding_density_range": (0.04, 0.06),
-        "p_hide_img1": 0.05,
-        "p_hide_img2": 0.1,
-        "diameter_ranges": [(1.0, 2.0)],
-        "diameter_var": 0.1,
-        "intensity_ranges": [(100, 200)],
-        "intensity_var": 10.0,
-        "rho_ranges": [(-0.2, 0.2)],
-        "rho_var": 0.01,
-        "noise_uniform": 2.0,
-        "noise_gaussian_std": 1.0,
-    }
-    return ImageGenerationSpecification(**{**values, **changes})
-
-
-def flow(fields: int, height: int, width: int, *, speed: float) -> jax.Array:
-    y, x = np.mgrid[:height, :width]
-    phases = np.random.default_rng(5).uniform(0, 2 * np.pi, (fields, 4))
-    return jnp.asarray(
-        [
-            speed
-            * np.stack(
-                [np.sin(x / 9 + a) * np.cos(y / 11 + b), np.cos(x / 8 + c) * np.sin(y / 7 + d)], -1
-            )
-            for a, b, c, d in phases
-        ],
-        jnp.float32,
-    )
-
-
-def both(
-    spec: ImageGenerationSpecification,
-    flow_fields: jax.Array,
-    *,
-    bounds: tuple[int, int] = (64, 56),
-    res: tuple[float, float] = (1.0, 1.0),
-    **options: Any,
-) -> tuple[Any, Any]:
-    """Render the same batch with synthpix and with ours; of several keys both use the first."""
-    key = jax.random.split(jax.random.PRNGKey(0), 3)
-    theirs = jax.jit(
-        lambda k, f: generate_images_from_flow(
-            k, f, spec, bounds, flow_field_res_x=res[0], flow_field_res_y=res[1], **options
-        )
-    )(key, flow_fields)
-    ours = jax.jit(
-        lambda k, f: render_pairs(
-            k,
-            f,
-            specification=spec,
-            position_bounds=bounds,
-            flow_field_res_x=res[0],
-            flow_field_res_y=res[1],
-            **options,
-        )
-    )(key, flow_fields)
-    return theirs, ours
-
-
-def assert_same(theirs: Any, ours: Any, *, bound: float = BOUND) -> None:
-    for expected, got in zip(theirs[:2], ours[:2], strict=True):
-        assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
-        np.testing.assert_allclose(got, expected, rtol=0, atol=bound)
-    for expected, got in zip(jax.tree.leaves(theirs[2]), jax.tree.leaves(ours[2]), strict=True):
-        assert got.dtype == expected.dtype
-        np.testing.assert_array_equal(got, expected)
-
-
-render = partial(render_pairs, position_bounds=(64, 56), flow_field_res_x=1.0, flow_field_res_y=1.0)
-
-
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "the smallest particles, mostly hidden in one image": {
-        "diameter_ranges": [(0.1, 0.3)],
-        "p_hide_img1": 0.0,
-        "p_hide_img2": 0.9,
-    },
-    "several ranges of everything, another time step": {
-        "diameter_ranges": [(3.0, 4.0), (0.1, 1.0), (0.1, 4.0)],
-        "diameter_var": 1.0,
-        "intensity_ranges": [(50, 100), (200, 255)],
-        "rho_ranges": [(-0.9, 0.9), (0.0, 0.0), (-0.9, -0.8)],
-        "rho_var": 1.0,
-        "seeding_density_range": (0.001, 0.1),
-        "batch_size": 12,
-        "dt": 0.37,
-    },
-    "many large particles, no noise": {
-        "seeding_density_range": (0.2, 0.2),
-        "diameter_ranges": [(3.0, 4.0)],
-        "intensity_ranges": [(20, 40)],
-        "noise_uniform": 0.0,
-        "noise_gaussian_std": 0.0,
-        "batch_size": 1,
-    },
-}
-
-
-@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_images_and_parameters_are_synthpixs(changes: dict[str, Any]) -> None:
-    assert_same(*both(specification(**changes), flow(2, 64, 56, speed=4.0)))
-
-
-def test_flow_fields_may_have_another_resolution_and_particles_may_leave() -> None:
-    spec = specification(img_offset=(0, 0), image_shape=(64, 56), diameter_ranges=[(0.5, 2.0)])
-    fields = flow(2, 37, 91, speed=25.0)
-    # So many particles gather at the border that the float32 sums of synthpix differ more.
-    assert_same(*both(spec, fields, res=(1.7, 0.6)), bound=2 * BOUND)
-
-
-def test_images_may_be_as_small_as_a_particle_and_noisy() -> None:
-    spec = specification(
-        image_shape=(16, 16),
-        img_offset=(0, 0),
-        diameter_ranges=[(2.0, 4.0)],
-        batch_size=40,
-        seeding_density_range=(0.004, 0.06),
-        noise_uniform=50.0,
-        noise_gaussian_mean=10.0,
-        noise_gaussian_std=20.0,
-    )
-    assert_same(*both(spec, flow(1, 16, 16, speed=2.0), bounds=(16, 16)))
-
-
-def test_images_may_be_empty_of_particles() -> None:
-    spec = specification(
-        seeding_density_range=(0.0, 0.0), noise_uniform=0.0, noise_gaussian_std=0.0
-    )
-    images = jax.jit(partial(render, specification=spec))(
-        jax.random.PRNGKey(0), flow(1, 64, 56, speed=2.0)
-    )
-    assert not images[0].any()
-    assert not images[1].any()
-
-
-def test_mask_is_applied_and_histogram_is_matched() -> None:
-    histogram = np.zeros(256)
-    histogram[10:74] = 48 * 40 / 64
-    mask = np.random.default_rng(0).integers(0, 2, (48, 40))
-    theirs, ours = both(
-        specification(),
-        flow(1, 64, 56, speed=2.0),
-        histogram=jnp.asarray(histogram),
-        mask=jnp.asarray(mask),
-    )
-    for expected, got in zip(theirs[:2], ours[:2], strict=True):
-        # Matching turns the last bit of a pixel on the edge of a bin into a whole grey level.
-        assert np.mean(np.abs(np.asarray(got - expected)) > BOUND) < 1e-3
-
-
-def test_memory_bound_changes_no_bit() -> None:
-    draw = partial(render, specification=specification(batch_size=5))
-    key, fields = jax.random.PRNGKey(2), flow(2, 64, 56, speed=4.0)
-    expected = jax.jit(draw)(key, fields)
-    # Three chunks of two pairs, of which one is dropped, and several blocks of particles.
-    got = jax.jit(partial(draw, working_bytes=20_000))(key, fields)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
-        np.testing.assert_array_equal(a, b)
+SHAPE = (40, 43)
 
 
 def cloud(count: int, *, seed: int, images: int = 2, size: float = 40.0) -> Particles:
@@ -194,8 +28,8 @@ def cloud(count: int, *, seed: int, images: int = 2, size: float = 40.0) -> Part
         return jnp.asarray(rng.uniform(low, high, (images, count)), jnp.float32)
 
     return Particles(
-        y=draw(-5, size + 5),
-        x=draw(-5, size + 5),
+        y=draw(-9, size + 9),
+        x=draw(-9, size + 9),
         diameter_y=draw(0.3, 3.0),
         diameter_x=draw(0.3, 3.0),
         rho=draw(-0.9, 0.9),
@@ -204,8 +38,10 @@ def cloud(count: int, *, seed: int, images: int = 2, size: float = 40.0) -> Part
 
 
 render_cloud = jax.jit(
-    partial(splat, bounds=(40, 43), radius=4, brightest=255.0), static_argnames="block"
+    partial(splat, shape=SHAPE, radius=6, brightest=255.0),
+    static_argnames=("block", "lanes", "correlated"),
 )
+whole = partial(render_cloud, block=10**6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -214,13 +50,14 @@ def test_order_of_particles_changes_no_bit(seed: int) -> None:
     particles = cloud(500, seed=seed)
     order = np.random.default_rng(seed).permutation(500)
     shuffled = jax.tree.map(lambda v: v[:, order], particles)
-    np.testing.assert_array_equal(render_cloud(particles), render_cloud(shuffled))
+    np.testing.assert_array_equal(whole(particles), whole(shuffled))
 
 
-@pytest.mark.parametrize("block", [1, 7, 499, 500, 1000])
-def test_blocks_of_particles_change_no_bit(block: int) -> None:
+@pytest.mark.parametrize(("block", "lanes"), [(1, 1), (7, 8), (499, 1), (250, 16), (1000, 8)])
+def test_blocks_of_particles_and_lanes_change_no_bit(block: int, lanes: int) -> None:
     particles = cloud(500, seed=1)
-    np.testing.assert_array_equal(render_cloud(particles), render_cloud(particles, block=block))
+    expected = render_cloud(particles, block=500)
+    np.testing.assert_array_equal(expected, render_cloud(particles, block=block, lanes=lanes))
 
 
 def test_images_do_not_touch_each_other() -> None:
@@ -228,78 +65,90 @@ def test_images_do_not_touch_each_other() -> None:
     alone = particles._replace(
         intensity=particles.intensity * jnp.asarray([[0.0], [1.0], [0.0]], jnp.float32)
     )
-    together, middle = render_cloud(particles), render_cloud(alone)
+    together, middle = whole(particles), whole(alone)
     np.testing.assert_array_equal(together[1], middle[1])
     assert not middle[0].any()
     assert not middle[2].any()
 
 
+def test_light_beyond_an_image_is_dropped() -> None:
+    particles = cloud(500, seed=3)
+    shift = 11
+    wide = splat(
+        particles._replace(y=particles.y + shift, x=particles.x + shift),
+        shape=(SHAPE[0] + 2 * shift, SHAPE[1] + 2 * shift),
+        radius=6,
+        brightest=255.0,
+        block=500,
+    )
+    np.testing.assert_allclose(whole(particles), wide[:, shift:-shift, shift:-shift], atol=2e-2)
+
+
+def integrated(particle: dict[str, float]) -> npt.NDArray[np.float64]:
+    """Mean of a particle over each pixel, by 20 x 20 nodes of Gauss and Legendre."""
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    y = np.arange(SHAPE[0])[:, None] + nodes / 2 - particle["y"]
+    x = np.arange(SHAPE[1])[:, None] + nodes / 2 - particle["x"]
+    v = (y / (particle["diameter_y"] / 2))[:, :, None, None]
+    u = (x / (particle["diameter_x"] / 2))[None, None]
+    rho = particle["rho"]
+    values = np.exp(-(u**2 + v**2 - 2 * rho * u * v) / (2 * (1 - rho**2)))
+    image: npt.NDArray[np.float64] = np.einsum("iajb,a,b->ij", values, weights / 2, weights / 2)
+    return image * particle["intensity"]
+
+
 @pytest.mark.parametrize(
-    ("bounds", "diameter"),
-    [((40, 43), 3.0), ((33, 9), 3.0), ((8, 5), 3.0), ((3, 2), 3.0), ((40, 20), 0.5)],
+    ("rho", "smallest", "bound"), [(0.0, 0.4, 1e-4), (0.2, 0.8, 0.02), (-0.5, 0.8, 0.07)]
 )
-def test_borders_are_treated_as_synthpix_does(bounds: tuple[int, int], diameter: float) -> None:
-    """Clipped centres, windows that overhang by rounding, and windows larger than the image."""
-    particles = cloud(200, seed=3, images=1, size=float(max(bounds)))
-    particles = particles._replace(
-        diameter_y=jnp.minimum(particles.diameter_y, diameter),
-        diameter_x=jnp.minimum(particles.diameter_x, diameter),
-    )
-    theirs = jax.jit(partial(reference, bounds=bounds, diameter=diameter))(particles)
-    ours = jax.jit(partial(splat, bounds=bounds, radius=int(3 * diameter / 2), brightest=255.0))(
-        particles
-    )[0]
-    scale = max(1.0, float(jnp.max(theirs)) / 255.0)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=BOUND * scale)
-
-
-def reference(particles: Particles, *, bounds: tuple[int, int], diameter: float) -> jax.Array:
-    p = jax.tree.map(lambda v: v[0], particles)
-    image: jax.Array = img_gen_from_data(
-        particle_positions=jnp.stack([p.y, p.x], axis=-1),
-        image_shape=bounds,
-        max_diameter=diameter,
-        diameters_x=p.diameter_x,
-        diameters_y=p.diameter_y,
-        intensities=p.intensity,
-        rho=p.rho,
-        clip=False,
-    )
-    return image
+def test_pixels_hold_the_integral_of_a_particle(rho: float, smallest: float, bound: float) -> None:
+    rng = np.random.default_rng(4)
+    for diameter in (smallest, 1.0, 2.0, 3.0):
+        y, x = 20 + rng.uniform(-0.5, 0.5, 2)
+        dy, dx = diameter * rng.uniform(0.8, 1.0, 2)
+        particle = {"y": y, "x": x, "diameter_y": dy, "diameter_x": dx, "rho": rho}
+        particle["intensity"] = 200.0
+        one = Particles(**{k: jnp.full((1, 1), v, jnp.float32) for k, v in particle.items()})
+        image = np.asarray(whole(one, correlated=bool(rho))[0], float)
+        expected = integrated(particle)
+        np.testing.assert_allclose(image, expected, rtol=0, atol=bound * max(expected.max(), 1))
+        light = 200 * np.pi / 2 * dy * dx * np.sqrt(1 - rho**2)
+        assert image.sum() == pytest.approx(light, rel=0.01 if diameter >= 0.8 else 0.03)
 
 
 @pytest.mark.parametrize("count", [100, 200, 5_000, 100_000])
-@pytest.mark.parametrize("centre", [20.0, 22.0])
+@pytest.mark.parametrize("centre", [20.0, 20.499])
 def test_sums_cannot_overflow_however_particles_gather(count: int, centre: float) -> None:
     everything = jnp.ones((1, count), jnp.float32)
-    # The windows of those around 22 start in four cells of the grid that bounds the sums.
+    # Those around 20.5 have windows that start in up to four cells of the grid that bounds sums.
     particles = Particles(
-        y=centre - 0.001 * (jnp.arange(count) % 2)[None],
-        x=centre - 0.001 * (jnp.arange(count) // 2 % 2)[None],
-        diameter_y=2 * everything,
-        diameter_x=2 * everything,
+        y=centre + 0.002 * (jnp.arange(count) % 2)[None],
+        x=centre + 0.002 * (jnp.arange(count) // 2 % 2)[None],
+        diameter_y=3 * everything,
+        diameter_x=3 * everything,
         rho=0 * everything,
         intensity=255 * everything,
     )
-    middle = render_cloud(particles)[0, int(centre), int(centre)]
-    # Half a unit of the coarsest resolution that is used, for each of the particles.
+    image = whole(particles)[0]
+    light = 255 * np.pi / 2 * 9 * count
+    # Half a unit of the coarsest resolution that is used, for each particle in each pixel.
     unit = max(2.0**-MAX_FRACTIONAL_BITS, 2.0 * 257 * count / 2**31)
-    assert float(middle) == pytest.approx(255.0 * count, rel=2e-6, abs=0.5 * unit * count)
+    assert float(image.sum()) == pytest.approx(light, rel=2e-4, abs=0.5 * unit * count * 169)
+    assert float(image.min()) > -unit * count
 
 
 def test_a_crowd_in_one_image_leaves_the_others_exact() -> None:
     particles = cloud(20_000, seed=4)
     crowded = particles._replace(y=particles.y.at[0].set(20.0), x=particles.x.at[0].set(20.0))
-    np.testing.assert_array_equal(render_cloud(particles)[1], render_cloud(crowded)[1])
+    np.testing.assert_array_equal(whole(particles)[1], whole(crowded)[1])
 
 
-def test_positions_that_are_not_finite_harm_no_other_image() -> None:
+def test_positions_that_are_not_finite_are_invisible() -> None:
     particles = cloud(50, seed=5)
-    odd = jnp.asarray([jnp.nan, jnp.inf, -jnp.inf] * 16 + [0.0, 0.0])
+    odd = jnp.asarray([jnp.nan, jnp.inf, -jnp.inf] * 16 + [-1e30, 1e30])
     broken = particles._replace(y=particles.y.at[0].set(odd))
-    image = render_cloud(broken)
-    np.testing.assert_array_equal(image[1], render_cloud(particles)[1])
-    assert np.isfinite(image).all()
+    image = whole(broken)
+    np.testing.assert_array_equal(image[1], whole(particles)[1])
+    assert not image[0].any()
 
 
 def unmade(images: int, count: int) -> Particles:
@@ -311,13 +160,111 @@ def unmade(images: int, count: int) -> Particles:
 def test_more_than_31_bits_are_refused() -> None:
     particles = unmade(1, 10**7)
     with pytest.raises(ValueError, match="31 bits hold"):
-        jax.eval_shape(partial(splat, bounds=(64, 64), radius=1, brightest=255.0), particles)
+        jax.eval_shape(
+            partial(splat, shape=(64, 64), radius=1, brightest=255.0, block=10), particles
+        )
 
 
 def test_more_pixels_than_an_index_counts_are_refused() -> None:
     particles = unmade(40, 10)
     with pytest.raises(ValueError, match="fewer images at once"):
-        jax.eval_shape(partial(splat, bounds=(8192, 8192), radius=1, brightest=1.0), particles)
+        jax.eval_shape(
+            partial(splat, shape=(8192, 8192), radius=1, brightest=1.0, block=10), particles
+        )
+
+
+def render(working_bytes: int | None = None, **changes: Any) -> tuple[Any, ...]:
+    """Render one batch of pairs in a still fluid."""
+    shape = changes.pop("image_shape", (48, 40))
+    size = (float(shape[0] + 8), float(shape[1] + 8))
+    changes = {"batch_size": 5, "flow_fields_per_batch": 2, **changes}
+    config = read_config(base(image_shape=shape, flow_field_size=size, **changes))
+    device = jax.devices("cpu")[0]
+    renderer = ParticleRenderer(config, (9, 11, 2), device, working_bytes=working_bytes)
+    _, moving = renderer.adapt(jnp.zeros((2, 9, 11, 2)))
+    keys = jax.random.split(jax.random.PRNGKey(2), config.batch_size)
+    made: tuple[Any, ...] = jax.jit(renderer.render)(keys, moving)
+    return made
+
+
+def test_memory_bound_changes_no_bit() -> None:
+    # Three chunks of two pairs, of which one is dropped, and several blocks of particles.
+    for a, b in zip(jax.tree.leaves(render()), jax.tree.leaves(render(20_000)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+SPARSE: dict[str, Any] = {
+    "noise_uniform": 0.0,
+    "noise_gaussian_std": 0.0,
+    "p_hide_img1": 0.0,
+    "p_hide_img2": 0.0,
+    "seeding_density_range": (0.02, 0.02),
+    "diameter_ranges": [(1.0, 2.0)],
+    "intensity_ranges": [(100, 100)],
+    "rho_ranges": [(0.0, 0.0)],
+    "rho_var": 0.0,
+}
+
+
+def test_particles_that_change_nothing_and_do_not_move_look_the_same_in_both_images() -> None:
+    first, second, _ = render(**SPARSE, diameter_var=0.0, intensity_var=0.0)
+    np.testing.assert_array_equal(first, second)
+    assert first.max() > 50
+
+
+def test_hidden_particles_are_missing_in_one_image_alone() -> None:
+    first, second, _ = render(**{**SPARSE, "p_hide_img2": 0.5}, diameter_var=0.0, intensity_var=0.0)
+    assert (second <= first).all()
+    # Of some 300 particles.
+    assert float(second.sum() / first.sum()) == pytest.approx(0.5, abs=0.12)
+
+
+def test_particles_can_be_kept_round() -> None:
+    def asymmetry(ellipticity: float) -> float:
+        first, _, _ = render(
+            **{**SPARSE, "seeding_density_range": (0.003, 0.003)},
+            ellipticity=ellipticity,
+            image_shape=(64, 64),
+            batch_size=16,
+            diameter_var=0.0,
+        )
+        images = np.asarray(first, float)
+        # Correlations with the next row and the next column tell the diameters along y and x.
+        down = (images[:, 1:] * images[:, :-1]).sum((1, 2)) / (images**2).sum((1, 2))
+        right = (images[:, :, 1:] * images[:, :, :-1]).sum((1, 2)) / (images**2).sum((1, 2))
+        return float(np.std(down - right))
+
+    assert asymmetry(0.0) < 0.5 * asymmetry(1.0)
+
+
+def test_a_matched_image_has_the_mean_of_its_template() -> None:
+    counts = np.zeros(256)
+    counts[:50] = 64 * 64 / 50
+    image = np.zeros((64, 64), np.float32)
+    image[::5, ::3] = np.random.default_rng(0).uniform(1, 250, image[::5, ::3].shape)
+    matched = np.asarray(match_histogram(jnp.asarray(image), jnp.asarray(counts)))
+    assert matched.mean() == pytest.approx(24.5, abs=0.75)
+    # Brighter pixels stay brighter.
+    order = np.argsort(image.ravel(), kind="stable")
+    assert (np.diff(matched.ravel()[order]) >= 0).all()
+
+
+def test_words_are_two_independent_arrays_of_bits() -> None:
+    first, second = words(jax.random.PRNGKey(3), shape=(40_000,))
+    for values in (as_uniform(first), as_uniform(second)):
+        assert abs(float(values.mean()) - 0.5) < 0.01
+        assert 0 <= float(values.min()) < float(values.max()) < 1
+    assert abs(np.corrcoef(as_uniform(first), as_uniform(second))[0, 1]) < 0.02
+    bits = np.unpackbits(np.asarray(first ^ second).view(np.uint8)).mean()
+    assert bits == pytest.approx(0.5, abs=0.005)
+
+
+def test_normal_numbers_are_the_quantiles_of_the_normal_distribution() -> None:
+    from scipy.special import ndtri
+
+    word = jnp.asarray(np.linspace(0, 2**32 - 1, 10_001), jnp.uint32)
+    middle = ((np.asarray(word) >> 9) + 0.5) * 2.0**-23
+    np.testing.assert_allclose(as_normal(word), ndtri(middle), rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5, 4)])

@@ -69,7 +69,7 @@ def locate(config: Config, flow_field_shape: tuple[int, ...], *, reach: int) -> 
     per_pixel = float(config.velocities_per_pixel)
     return Geometry(
         image_shape=(height, width),
-        label_shape=(math.floor(height * per_pixel), math.floor(width * per_pixel)),
+        label_shape=(_whole(height * per_pixel), _whole(width * per_pixel)),
         pixels_per_label=1.0 / per_pixel,
         nodes_per_pixel=(nodes_per_unit[0] / resolution, nodes_per_unit[1] / resolution),
         first_node=(
@@ -81,3 +81,8 @@ def locate(config: Config, flow_field_shape: tuple[int, ...], *, reach: int) -> 
         seeded_from=(-0.5 - before[0], -0.5 - before[1]),
         seeded_size=(height + before[0] + after[0], width + before[1] + after[1]),
     )
+
+
+def _whole(number: float) -> int:
+    """Round down, but not what is a whole number up to rounding."""
+    return math.floor(number + 1e-6)
