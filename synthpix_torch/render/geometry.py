@@ -69,7 +69,8 @@ def locate(config: Config, flow_field_shape: tuple[int, ...], *, reach: int) -> 
     per_pixel = float(config.velocities_per_pixel)
     return Geometry(
         image_shape=(height, width),
-        label_shape=(math.floor(height * per_pixel), math.floor(width * per_pixel)),
+        # 100 * 0.29 is less than 29 in floating point.
+        label_shape=(math.floor(height * per_pixel + 1e-9), math.floor(width * per_pixel + 1e-9)),
         pixels_per_label=1.0 / per_pixel,
         nodes_per_pixel=(nodes_per_unit[0] / resolution, nodes_per_unit[1] / resolution),
         first_node=(
