@@ -33,4 +33,5 @@ def test_changes_from_image_to_image_have_the_configured_variance(shapes: measur
 @pytest.mark.long
 def test_ellipticity_of_0_makes_round_particles() -> None:
     found = measures.shapes((1.6, 3.0), ellipticity=0.0)
-    assert abs(found.along_y - found.along_x).max() < 0.01
+    # Some particles overlap with another.
+    assert np.quantile(abs(found.along_y - found.along_x), 0.9) < 1e-3
