@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num, UInt32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 from synthpix.data_generate import generate_images_from_flow
 from synthpix.types import ImageGenerationParameters
 from synthpix.utils import flow_field_adapter
@@ -19,7 +20,7 @@ class SynthpixRenderer:
     """Make labels and images by synthpix's functions."""
 
     version = 1
-    fluid = None
+    fluid: Bool[np.ndarray, "y x"] | None = None
 
     def __init__(
         self, config: Config, flow_field_shape: tuple[int, ...], device: jax.Device
