@@ -82,6 +82,7 @@ def test_effects_that_are_off_change_no_bit() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Record 0 has 3 components")
 def test_a_third_component_is_not_used_without_a_light_sheet() -> None:
     with_w = flow(1.0, 0.5, 3.0)
     np.testing.assert_array_equal(
@@ -135,6 +136,7 @@ def test_the_third_component_is_interpolated_between_nodes() -> None:
     assert correlation(pairs[..., columns]) == pytest.approx(1 - middle, abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:seeding_density_range reaches 0 particles")
 def test_light_of_the_background_has_shot_noise(tmp_path: Path) -> None:
     settings = config(
         seeding_density_range=(0.0, 0.0),
@@ -165,6 +167,7 @@ def test_images_have_the_levels_of_the_bit_depth(bits: int) -> None:
     assert np.abs(levels - plain).max() <= 0.5 * 255 / (2**bits - 1) + 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:seeding_density_range reaches 0 particles")
 def test_a_background_gradient_is_added_to_both_images() -> None:
     pairs = images(config(seeding_density_range=(0.0, 0.0), background_gradient=(0.0, 63.0)))
     np.testing.assert_allclose(pairs[3, 0, 5], np.arange(64.0), atol=1e-4)

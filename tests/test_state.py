@@ -113,6 +113,8 @@ def test_what_is_no_state_is_refused_and_nothing_changes(
         assert next(batches).number == 5
 
 
+# dt: 0.5 allows for half the displacement.
+@pytest.mark.filterwarnings("ignore:scheduler_class 'kinematic' leaves the speed bounds")
 @pytest.mark.parametrize(
     ("saved", "message"),
     [

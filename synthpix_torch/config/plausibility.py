@@ -103,6 +103,8 @@ def _odd_light(config: Config) -> Iterator[str]:
             f"intensity_ranges end at {brightest:g} of 255 grey levels: images are almost black. "
             "Multiply intensities between 0 and 1 by 255."
         )
+        # What follows compares with the intensity.
+        return
     if math.sqrt(config.intensity_var) > brightest:
         yield (
             f"intensity_var={config.intensity_var:g} is a standard deviation of "
@@ -110,7 +112,7 @@ def _odd_light(config: Config) -> Iterator[str]:
             f"{brightest:g}."
         )
     # The integral of a Gaussian of sigma d / 2 is 2 pi I (d / 2)^2; middles of all ranges.
-    spot = 2 * math.pi * max(sum(one) / 2 for one in config.intensity_ranges)
+    spot = 2 * math.pi * min(255, max(sum(one) / 2 for one in config.intensity_ranges))
     spot *= (max(sum(one) / 2 for one in config.diameter_ranges) / 2) ** 2
     light = spot * sum(config.seeding_density_range) / 2
     background = config.noise_uniform / 2 + config.noise_gaussian_mean
