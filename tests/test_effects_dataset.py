@@ -82,6 +82,16 @@ def test_effects_that_are_off_change_no_bit() -> None:
     )
 
 
+def test_effects_that_are_off_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traced(*_: object, **__: object) -> None:
+        raise AssertionError("traced")
+
+    names = ("effect_key", "seed_depths", "illumination", "accept", "outside", "expose", "quantise")
+    for name in names:
+        monkeypatch.setattr(f"synthpix_torch.render.effects.stages.{name}", traced)
+    images(config(noise_gaussian_std=1.0), fields=flow(1.0, 0.0, 2.0))
+
+
 @pytest.mark.filterwarnings("ignore:Record 0 has 3 components")
 def test_a_third_component_is_not_used_without_a_light_sheet() -> None:
     with_w = flow(1.0, 0.5, 3.0)

@@ -175,7 +175,10 @@ class ParticleRenderer:
         first, second, seeds = lax.map(
             self._seed, (keys, stages, drawn), batch_size=max(1, chunk // 2)
         )
-        second = self._move(second, seeds, moving=moving, field=field)
+        # Both start at the same positions, of which one copy leaves the loop.
+        second = self._move(
+            second._replace(y=first.y, x=first.x), seeds, moving=moving, field=field
+        )
         light = splat(
             jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second),
             shape=self._geometry.image_shape,
