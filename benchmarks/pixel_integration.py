@@ -188,7 +188,8 @@ def main() -> None:
     body = table(head, rows_of_table)
     body += (
         "\n\nWorst of 200 particles: pixel in % of the brightest, light in %, centroid in px. "
-        "Time: median and quartiles of 9 rounds for windows of 9 x 9 pixels; `splat` includes the sums."
+        "Time: median and quartiles of 9 rounds for windows of 9 x 9 pixels; "
+        "`splat` includes the sums."
     )
     write("pixel_integration", "Integration of particles over pixels", body)
 
