@@ -145,15 +145,19 @@ def splat(
             canvas, corner, _values(factors, window=window), stride=columns.size
         ), None
 
-    # Two at least: XLA would inline a loop of one step, and repeat the factors for every pixel.
-    blocks = max(2, math.ceil(count / block))
-    block = math.ceil(count / blocks)
-    padding = blocks * block - count
+    # Some images at a time or, of images with many particles, some particles of one. Two times at
+    # least: XLA would inline a loop of one step, and repeat the factors for every pixel.
+    together = max(n for n in range(1, max(images // 2, 1) + 1) if images % n == 0)
+    blocks = max(1 if images > 1 else 2, math.ceil(count / block))
+    together = together if blocks == 1 else 1
+    padding = -count % blocks
 
     def cut(values: Array, filler: int = 0) -> Array:
-        widths = ((0, 0), (0, padding), *((0, 0),) * (values.ndim - 2))
-        values = jnp.pad(values, widths, constant_values=filler)
-        return jnp.moveaxis(values.reshape(images, blocks, block, *values.shape[2:]), 1, 0)
+        if padding:
+            widths = ((0, 0), (0, padding), *((0, 0),) * (values.ndim - 2))
+            values = jnp.pad(values, widths, constant_values=filler)
+        size = (count + padding) // blocks
+        return values.reshape(images * blocks // together, together, size, *values.shape[2:])
 
     canvas, _ = lax.scan(
         add, jnp.zeros(pixels, jnp.int32), (cut(corner, pixels), jax.tree.map(cut, factors))
