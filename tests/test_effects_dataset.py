@@ -254,8 +254,9 @@ def test_all_effects_together_give_the_same_batch_twice(tmp_path: Path) -> None:
 
 
 def test_the_renderer_synthpix_refuses_effects() -> None:
-    with pytest.raises(ValueError, match="renderer='synthpix' has no bit_depth"):
-        SynthPixDataset(config(bit_depth=8), source=STILL, renderer="synthpix")
+    for key, value in (("bit_depth", 8), ("ellipticity", 0.5)):
+        with pytest.raises(ValueError, match=f"renderer='synthpix' has no {key}"):
+            SynthPixDataset(config(**{key: value}), source=STILL, renderer="synthpix")
 
 
 def test_bounds_of_w_are_refused_for_fields_of_two_components() -> None:

@@ -12,6 +12,7 @@ from synthpix.utils import flow_field_adapter
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.effects import active_effects
+from synthpix_torch.config.keys import KEYS
 from synthpix_torch.render.keys import Origin, PairKeys, synthpix_keys
 from synthpix_torch.render.synthpix_geometry import geometry
 
@@ -31,6 +32,8 @@ class SynthpixRenderer:
             ValueError: synthpix refuses the configuration, or has no such effects.
         """
         effects = active_effects(config)
+        if config.ellipticity != KEYS["ellipticity"].default:
+            effects.append("ellipticity")
         if effects:
             raise ValueError(
                 f"renderer='synthpix' has no {', '.join(effects)}: leave them out, or use "
