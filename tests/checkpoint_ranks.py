@@ -1,4 +1,4 @@
-"""What each rank does in the tests of checkpoints by several processes."""
+"""The work of each rank in the tests of checkpoints by several processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synthpix_torch.checkpoint import step as steps
 
 
 def run(case: Callable[[Path], Any], folder: Path, ranks: int) -> list[Any]:
-    """What a function returned on each of several ranks."""
+    """Return the results of a function on several ranks."""
     meeting = folder.parent / f"meeting-{case.__name__}-{ranks}"
     connections, processes = [], []
     for rank in range(ranks):
@@ -87,7 +87,7 @@ def saves(folder: Path) -> dict[str, Any]:
 
 
 def restores(folder: Path) -> dict[str, Any]:
-    """What comes after the newest step."""
+    """Return the number after the newest step."""
     dataset, model = SynthPixDataset(base(**few)), torch.nn.Linear(2, 2)
     with Checkpointer(folder) as checkpoints, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""What is saved in tests of faults, and a process that saves it without end, to be killed."""
+"""Objects to save in tests of faults, and a process that saves them until it is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVER.set_forkserver_preload(["synthpix_torch", "torch._dynamo"])
 
 
 class Saved:
-    """What is saved: all of it follows from one number, so that a mixture would be seen."""
+    """Objects that all follow from one number, so that a mixture of two steps is seen."""
 
     def __init__(self) -> None:
         self.dataset = SynthPixDataset(base(**few))

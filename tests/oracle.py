@@ -1,4 +1,4 @@
-"""What is compared: synthpix's own sampler as the oracle, and batches as comparable values."""
+"""Synthpix's own sampler as the oracle, and batches as comparable values."""
 
 from __future__ import annotations
 

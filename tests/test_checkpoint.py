@@ -298,7 +298,7 @@ def test_what_happens_after_save_returned_does_not_reach_the_disk(
     with Checkpointer(tmp_path) as checkpoints:
         checkpoints.register(data=dataset, model=model, optimizer=optimizer, counter=counter)
         checkpoints.save(1)
-        # The naive way hands over the tensors themselves, which go on changing.
+        # The naive way passes the tensors themselves, which change later.
         optimizer.step()
         counter.value["list"].append(2)
         dataset.seek(9)

@@ -20,7 +20,7 @@ from synthpix_torch.stream.order import Order
 
 
 class Model:
-    """What was delivered and committed, as lists of numbers of batches."""
+    """Delivered and committed batches, counted one by one."""
 
     def __init__(self, total: int | None, epoch_length: int | None) -> None:
         self.total = total

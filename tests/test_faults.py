@@ -1,4 +1,4 @@
-"""What goes wrong with folders, disks and processes: no step is lost, none is silently wrong."""
+"""Faults of folders, disks and processes: no step is lost, none is silently wrong."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ def test_a_folder_that_cannot_be_made_is_reported_at_once(tmp_path: Path) -> Non
 
 @pytest.fixture
 def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a death left a new step 2 (number 5) that is to replace 2, 3 and 4; 2 is left."""
+    """A folder in which a kill left a new step 2 (number 5) that replaces 2, 3 and 4; 2 is left."""
     save(tmp_path, 1, 2, 3, 4)
     delete = changes.Folder.delete
 

@@ -28,7 +28,7 @@ def delivered(folder: Path, ranks: int, streams: int) -> dict[int, str]:
 
 
 def position(folder: Path, streams: int) -> int:
-    """Where the last saved state goes on."""
+    """Return the position of the last saved state."""
     state = json.loads((folder / "state.json").read_text())
     return int(state[str(streams)]["sampler"]["position"])
 

@@ -28,7 +28,7 @@ class CleanupError(CheckpointError):
 
 
 class Location(NamedTuple):
-    """Where a step is.
+    """The location of a step.
 
     Attributes:
         path: Its folder.

@@ -30,7 +30,7 @@ _READABLE_BITS = 2000
 
 
 class Dataset(Protocol):
-    """What a checkpoint needs of a dataset, as `SynthPixDataset` describes it."""
+    """The methods of a dataset that checkpoints use; `SynthPixDataset` documents them."""
 
     @property
     def rank(self) -> int: ...  # noqa: D102

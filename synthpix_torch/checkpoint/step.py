@@ -35,7 +35,7 @@ _CORRUPT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 
 class Manifest(NamedTuple):
-    """What a step holds.
+    """The contents of a step.
 
     Attributes:
         objects: The kind of each object by name.

@@ -108,7 +108,7 @@ class Config:
 
     @property
     def generated(self) -> bool:
-        """Whether flow fields come from a generator: names of file formats begin with a dot."""
+        """True if flow fields come from a generator: names of file formats begin with a dot."""
         return self.scheduler_class is not None and not self.scheduler_class.startswith(".")
 
     @property

@@ -1,4 +1,4 @@
-"""What is known about a key of a configuration."""
+"""The description of a key of a configuration."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a value must be.
+    """The rule that a value must fulfil.
 
     Attributes:
         words: The rule in words, for error messages: "a positive number".

@@ -78,7 +78,7 @@ class Flows:
 
     @property
     def names_in_grain(self) -> dict[str, str]:
-        """What synthpix's checkpoints call this order and these records."""
+        """Names of this order and these records in the checkpoints of synthpix."""
         return {"sampler": repr(self._order), "data_source": self._records.name_in_grain}
 
     @property

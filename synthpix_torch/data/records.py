@@ -211,7 +211,7 @@ class Records:
         return repr(self._source) if self._generator is None else self._generator.name_in_grain
 
     def identity(self) -> dict[str, str]:
-        """What tells these records from others, without paths: moved data keep theirs."""
+        """Describe these records without paths, so that moved data keep their identity."""
         if self._generator is not None:
             names = str(self.config.scheduler_class)
         elif self._own:
@@ -227,7 +227,7 @@ class Records:
         }
 
     def _name(self, number: int) -> str:
-        """What to call a record that could not be read."""
+        """Name a record that could not be read."""
         files: Any = getattr(self._source, "file_list", None)
         if isinstance(self._source, EpisodicDataSource):
             files = [file for file, *_ in self._source._interleaved_files]

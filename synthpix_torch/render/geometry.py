@@ -1,4 +1,4 @@
-"""Where images, labels and seeded particles lie in a flow field.
+"""Positions of images, labels and seeded particles in a flow field.
 
 Positions are in pixels (y, x) from the centre of the first pixel of the image. Pixel i lies at
 img_offset + i / resolution in length units, sample j of the n samples of a flow field at

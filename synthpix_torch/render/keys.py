@@ -14,7 +14,7 @@ _PAIRS: Final = int.from_bytes(b"pair", "big")
 
 
 class Origin(NamedTuple):
-    """Where the pairs of a batch come from.
+    """The records and numbers of the pairs of a batch.
 
     Attributes:
         seeds: 32 bits that Grain draws for the record of each pair.

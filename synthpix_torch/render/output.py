@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 
 class Appearance(NamedTuple):
-    """How batches look, a part of what defines the stream.
+    """Renderer, layout, dtype and range of batches, which define the stream too.
 
     Attributes:
         renderer: A name of `synthpix_torch.render.renderers.RENDERERS`.

@@ -1,4 +1,4 @@
-"""Where images lie in their flow fields, as synthpix works it out."""
+"""Positions of images in their flow fields, as synthpix computes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthpix_torch.config.config import Config
 
 
 class Geometry(NamedTuple):
-    """What synthpix's physics needs to know beside keys and flow fields.
+    """The geometry that synthpix's functions need beside keys and flow fields.
 
     Attributes:
         specification: Particles, noise and shape of the images of one batch.

@@ -42,7 +42,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Grids:
-    """Where the images, their labels and the flow field lie.
+    """Positions of the images, their labels and the flow field.
 
     Attributes:
         image_shape: Height and width of the images in pixels.

@@ -480,7 +480,7 @@ def field_correlation(
 
 
 class Homogeneous(NamedTuple):
-    """How even a set of random fields is.
+    """Homogeneity of a set of random fields.
 
     Attributes:
         rms: Root mean square at the outermost rows and columns over that in the middle.

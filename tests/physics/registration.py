@@ -62,7 +62,7 @@ class Outliers(NamedTuple):
 
     @property
     def excess(self) -> float:
-        """How many standard deviations the border's share lies above the share inside."""
+        """Standard deviations by which the border's share exceeds the share inside."""
         a, b = self.rates
         together = (self.border + self.inside) / (self.border_windows + self.inside_windows)
         spread = together * (1 - together) * (1 / self.border_windows + 1 / self.inside_windows)

@@ -20,7 +20,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Particles:
-    """How particles look; by default all alike and without noise.
+    """Appearance of particles; by default all alike and without noise.
 
     Attributes:
         density: Smallest and largest seeding density in particles per pixel.

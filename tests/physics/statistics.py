@@ -23,7 +23,7 @@ class Flatness(NamedTuple):
 
 
 def flatness(images: Float[np.ndarray, "images height width"], *, corner: int = 4) -> Flatness:
-    """How far rows, columns and corners of the mean image are from the mean of all pixels."""
+    """Deviations of rows, columns and corners of the mean image from the mean of all pixels."""
     mean = images.mean(axis=0, dtype=float)
     level = mean.mean()
     ends = (slice(None, corner), slice(-corner, None))

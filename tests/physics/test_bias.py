@@ -1,4 +1,4 @@
-"""What others measure in the images is what the labels say."""
+"""Independent measurements of the images agree with the labels."""
 
 import pytest
 

@@ -113,7 +113,7 @@ def fit(
 
 
 def alike(fits: Fits, *, tolerance: float = 0.02) -> Bool[np.ndarray, " n"]:
-    """Whether each particle is as wide as most: overlapping ones are not."""
+    """Tell which particles are as wide as most; overlapping ones are wider."""
     same = [abs(sigma / np.median(sigma) - 1) < tolerance for sigma in (fits.sigma_y, fits.sigma_x)]
     return np.asarray(np.logical_and(same[0], same[1]))
 

@@ -1,4 +1,4 @@
-"""What a file format is to the rest of the package."""
+"""The contract of a file format."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from synthpix_torch.data.formats.format import Format
 
 
 class _Header(NamedTuple):
-    """What the first bytes of a file say of the rest."""
+    """The header of a file: its bytes and what they describe."""
 
     raw: bytes
     dtype: np.dtype[Any]

@@ -12,7 +12,7 @@ from synthpix_torch.data.kinematic.settings import KinematicSettings
 
 
 class Folding(NamedTuple):
-    """How often particles of a displacement field overtake each other.
+    """The share of displacement fields, and of their area, that folds.
 
     Attributes:
         fields: Share of the fields that fold somewhere.

@@ -7,7 +7,7 @@ from jaxtyping import Array, UInt32
 
 
 class Domain(IntEnum):
-    """What a random key is used for; the numbers are four ASCII letters and must never change."""
+    """Uses of random keys; the numbers are four ASCII letters and must never change."""
 
     DEPTH = int.from_bytes(b"dept", "big")
     SEEDING = int.from_bytes(b"seed", "big")

@@ -14,7 +14,7 @@ from synthpix_torch.render.effects.sensor import expose, quantise
 
 
 class Seeds(NamedTuple):
-    """What effects draw for each particle of a pair; None where no effect needs it.
+    """Draws of the effects for each particle of a pair; None where no effect needs them.
 
     Attributes:
         depth: Depth in the first image in length units, 0 at the centre of the light sheet.
