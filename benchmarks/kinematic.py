@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from itertools import count as counting
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ import scipy.fft
 from jax import lax
 from synthpix.data_sources.kinematic import KinematicDataSource
 
+from benchmarks.core import timed
 from benchmarks.report import interleaved, ratio, spread, table, write
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 from synthpix_torch.draws import uniform
@@ -108,17 +107,6 @@ def contenders(
         "device, 0.1.0": by_products(size, sigmas, many),
         "device": lambda turn: program(jnp.arange(many) + turn * many),
     }
-
-
-def timed(contender: Callable[[int], Any], *, per: int) -> Callable[[], float]:
-    turns = counting()
-
-    def once() -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(contender(next(turns)))
-        return (time.perf_counter() - begin) / per
-
-    return once
 
 
 def main() -> None:
