@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+import synthpix_torch
 from synthpix_torch.stream.cursor import Cursor
 from synthpix_torch.stream.order import Order
 
@@ -187,6 +191,21 @@ def test_the_ranks_share_every_batch_of_finite_data_once() -> None:
     assert {cursor.position for cursor in cursors} == {0}
 
 
+def test_uncommitted_data_is_delivered_again_after_all_of_it_was_delivered() -> None:
+    cursor = Cursor(Order(1, 1, 2))
+    cursor.track(across_passes=False)
+    cursor.begin(1)
+    cursor.deliver(1)
+    cursor.deliver(1)
+    # The position has wrapped around to the first uncommitted batch.
+    assert (cursor.position, cursor.first_uncommitted, cursor.uncommitted) == (0, 0, 2)
+    cursor.begin(1)
+    assert (cursor.position, cursor.first_uncommitted, cursor.uncommitted) == (0, 0, 0)
+    cursor.deliver(1)
+    cursor.commit()
+    assert cursor.first_uncommitted == 1
+
+
 def test_a_pass_of_episodes_ends_with_them() -> None:
     cursor = Cursor(Order(4, 1, 3, episodic=True))
     assert cursor.begin(1)[1] == 4
@@ -198,18 +217,11 @@ def test_a_pass_of_episodes_ends_with_them() -> None:
 
 
 def test_the_cursor_needs_neither_torch_nor_jax() -> None:
-    import subprocess
-    import sys
-
     script = (
         "import sys, types; package = types.ModuleType('synthpix_torch');"
         "package.__path__ = [sys.argv[1]]; sys.modules['synthpix_torch'] = package;"
         "import synthpix_torch.stream.cursor;"
         "assert not {'torch', 'jax', 'numpy'} & sys.modules.keys()"
     )
-    from pathlib import Path
-
-    import synthpix_torch
-
     package = Path(str(synthpix_torch.__file__)).parent
     subprocess.run([sys.executable, "-c", script, str(package)], check=True)

@@ -58,10 +58,7 @@ class Cursor:
     @property
     def next_start(self) -> int:
         """Number of the batch that the next pass begins with."""
-        keeps_uncommitted = self._across_passes and self._exhausted
-        if self._committed is None or not self._uncommitted or keeps_uncommitted:
-            return self._position
-        return self._committed
+        return self._position if self._rewind_to is None else self._rewind_to
 
     def begin(self, world_size: int) -> tuple[int, int | None]:
         """Begin a pass, which ends the one before.
@@ -75,10 +72,9 @@ class Cursor:
         Raises:
             RuntimeError: The ranks cannot share the stream from here.
         """
-        start = self.next_start
-        self._check_world(world_size, start)
-        if start != self._position:
-            self.seek(start)
+        self._check_world(world_size, self.next_start)
+        if self._rewind_to is not None:
+            self.seek(self._rewind_to)
         self._position = self._wrapped(self._position, world_size)
         self._ticket += 1
         self._exhausted = False
@@ -161,6 +157,15 @@ class Cursor:
             self._committed = None
 
     # -------------------------------------------------------------------------------------------
+
+    @property
+    def _rewind_to(self) -> int | None:
+        """The first uncommitted batch, if the next pass delivers it again.
+
+        Finite data may wrap around, so that it has the number of the position.
+        """
+        keeps_uncommitted = self._across_passes and self._exhausted
+        return self._committed if self._uncommitted and not keeps_uncommitted else None
 
     def _wrapped(self, position: int, world_size: int) -> int:
         """Return to 0 where finite data has too few batches left for all ranks."""

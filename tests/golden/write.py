@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -33,8 +34,6 @@ def cpu_features() -> list[str]:
 
 def environment() -> dict[str, object]:
     """Describe everything that the last bits of rendered images depend on."""
-    from importlib.metadata import version
-
     return {
         **{name: version(name) for name in ("jaxlib", "numpy", "scipy", "synthpix")},
         "cpu": cpu_features(),
@@ -81,8 +80,6 @@ def write_checkpoints(folder: Path) -> None:
 
 
 def main() -> None:
-    from importlib.metadata import version
-
     folder = HERE / version("synthpix_torch")
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
