@@ -18,7 +18,7 @@ from crash import Saved, restored, save, step_of
 from synthpix_torch import Checkpointer, CheckpointError
 from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import find_fault
-from synthpix_torch.cli import describe_step
+from synthpix_torch.cli.inspect import describe_step
 
 
 def files(step: Path) -> list[Path]:

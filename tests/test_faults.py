@@ -27,7 +27,7 @@ from synthpix_torch import Checkpointer, CheckpointError, SynthPixDataset
 from synthpix_torch.checkpoint import folder as changes
 from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import find_fault
-from synthpix_torch.cli import describe_step
+from synthpix_torch.cli.inspect import describe_step
 
 # Killed processes ------------------------------------------------------------------------------
 

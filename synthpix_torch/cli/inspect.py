@@ -1,4 +1,4 @@
-"""The command `synthpix-torch inspect`: what a folder of checkpoints holds."""
+"""`synthpix-torch inspect`: list what a folder of checkpoints holds."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from synthpix_torch.checkpoint.folder import CheckpointError, Folder
+from synthpix_torch.checkpoint.folder import Folder
 from synthpix_torch.checkpoint.load import is_synthpix_step
 from synthpix_torch.checkpoint.step import find_fault, is_ours, read_manifest
 
+HELP = "list the steps of a folder of checkpoints, reading every byte"
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 1 if a step is corrupt, else 0.
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the steps and return 1 if one is corrupt, else 0.
 
     Raises:
-        SystemExit: With status 2 if there is no such folder, or it cannot be read.
+        ValueError: There is no such folder.
+        CheckpointError: The folder cannot be read.
     """
-    parser = argparse.ArgumentParser(prog="synthpix-torch")
-    commands = parser.add_subparsers(required=True)
-    inspect = commands.add_parser("inspect", help="list the steps of a folder, reading every byte")
-    inspect.add_argument("folder", type=Path)
-    inspect.add_argument("--json", action="store_true", help="as JSON, for programs")
-    options = parser.parse_args(arguments)
     if not options.folder.is_dir():
-        parser.error(f"{options.folder} is not a folder")
-    try:
-        found = _describe_all(options.folder)
-    except CheckpointError as error:
-        parser.error(str(error))
+        raise ValueError(f"{options.folder} is not a folder")
+    found = _describe_all(options.folder)
     print(json.dumps(found, indent=2) if options.json else _table(found))
     return int(any(step["corrupt"] for step in found))
 
