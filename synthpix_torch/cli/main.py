@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from synthpix_torch.checkpoint.folder import CheckpointError
-from synthpix_torch.cli import inspect
+from synthpix_torch.cli import export, inspect
+from synthpix_torch.recording import RecordingError
 
-COMMANDS: dict[str, ModuleType] = {"inspect": inspect}
+COMMANDS: dict[str, ModuleType] = {"export": export, "inspect": inspect}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,5 +32,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(COMMANDS[options.command].run(options))
-    except (ValueError, TypeError, OSError, ImportError, CheckpointError) as error:
+    except (ValueError, TypeError, OSError, ImportError, CheckpointError, RecordingError) as error:
         parsers[options.command].error(str(error))

@@ -1,0 +1,23 @@
+"""The optional packages of recordings."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def import_extra(name: str) -> Any:
+    """Import a module of the extra `recordings`.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = name.partition(".")[0]
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            f"Recordings need {package}: pip install 'synthpix_torch[recordings]'.", name=package
+        ) from error
