@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import torch
 
-from synthpix_torch.recording.extra import import_extra
+from synthpix_torch.extra import import_extra
 from synthpix_torch.recording.manifest import Manifest
 
 _FLO_MAGIC: Final = np.float32(202021.25)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from synthpix_torch.files import write_atomically
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -183,19 +184,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file that is either absent or complete, also after a crash of the machine."""
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    try:
-        write(unfinished)
-        _sync(unfinished)
-        os.replace(unfinished, path)
-        _sync(path.parent)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
@@ -204,11 +192,3 @@ def file_digest(path: Path) -> str:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

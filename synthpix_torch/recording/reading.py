@@ -17,9 +17,9 @@ from torch.utils.data import Dataset, Subset
 from synthpix_torch.arguments import from_recipe
 from synthpix_torch.batch import Batch
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.extra import import_extra
 from synthpix_torch.recording.batches import decode, digest
 from synthpix_torch.recording.export import export
-from synthpix_torch.recording.extra import import_extra
 from synthpix_torch.recording.manifest import (
     RecordingError,
     file_digest,

@@ -16,8 +16,9 @@ import torch
 from synthpix_torch.batch import Batch
 from synthpix_torch.checks import check_integer
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.extra import import_extra
+from synthpix_torch.files import write_atomically
 from synthpix_torch.recording.batches import digest, to_tensors
-from synthpix_torch.recording.extra import import_extra
 from synthpix_torch.recording.manifest import (
     MANIFEST,
     PLAN,
@@ -32,7 +33,6 @@ from synthpix_torch.recording.manifest import (
     read_manifest,
     read_plan,
     shard_path,
-    write_atomically,
     write_json,
     write_manifest,
 )

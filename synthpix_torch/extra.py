@@ -1,4 +1,4 @@
-"""The optional packages of recordings."""
+"""Optional packages of recordings and collectors."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def import_extra(name: str) -> Any:
         if error.name != package:
             raise
         raise ModuleNotFoundError(
-            f"Recordings need {package}: pip install 'synthpix_torch[recordings]'.", name=package
+            f"This needs {package}: pip install 'synthpix_torch[recordings]'.", name=package
         ) from error
