@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests long clean
+.PHONY: demo test check tests long docs clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -19,6 +19,9 @@ tests: .venv/installed
 
 long: .venv/installed
 	$(BIN)/python -m pytest -m long
+
+docs: .venv/installed
+	$(BIN)/python docs/site/build.py site
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthpix_torch needs Python 3.11 or newer: make PYTHON=python3.12")'
