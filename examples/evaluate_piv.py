@@ -90,9 +90,9 @@ def compare(net: CorrelationNetwork, pairs: int, **facts: Any) -> Errors:
         batch.images.numpy(), batch.flow_fields.numpy(), estimates, strict=True
     ):
         rows, columns, theirs = openpiv_vectors(*images)
-        at = np.ix_((0, 1), rows, columns)
-        found[0].append(np.linalg.norm(ours[at] - truth[at], axis=0).ravel())
-        found[1].append(np.linalg.norm(theirs - truth[at], axis=0).ravel())
+        expected = truth[:, rows[:, None], columns]
+        for errors, vectors in zip(found, (ours[:, rows[:, None], columns], theirs), strict=True):
+            errors.append(np.linalg.norm(vectors - expected, axis=0).ravel())
     return Errors(*map(np.concatenate, found))
 
 
@@ -143,14 +143,13 @@ def draw_real_pair(net: CorrelationNetwork, path: Path) -> None:
     images = np.stack([image[:height, :width] for image in pair])
     ours = estimate(net, torch.from_numpy(images)[None])[0]
     rows, columns, theirs = openpiv_vectors(*images)
-    at = np.ix_((0, 1), rows, columns)
-    shown = {"network": ours[at], "OpenPIV": theirs}
+    shown = {"network": ours[:, rows[:, None], columns], "OpenPIV": theirs}
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for axis, (name, (right, down)) in zip(axes, shown.items(), strict=True):
         axis.imshow(images[0], cmap="gray", vmax=120)
         axis.quiver(columns, rows, right, down, np.hypot(right, down), angles="xy", cmap="viridis")
         axis.set(title=name, xticks=[], yticks=[])
-    difference = np.median(np.linalg.norm(ours[at] - theirs, axis=0))
+    difference = np.median(np.linalg.norm(shown["network"] - theirs, axis=0))
     figure.suptitle(f"experiment exp1_001: the methods differ by {difference:.2f} px in the median")
     figure.savefig(path, dpi=120)
     plt.close(figure)

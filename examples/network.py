@@ -132,7 +132,7 @@ def correlate(
         # In rows one element longer, the band is a column: (16, 2 r + 1).
         rows.append(F.pad(products, (0, block)).unflatten(-1, (block, -1))[..., :reach])
     volume = torch.cat(rows, -1).flatten(2, 3)[:, :, :width]
-    return volume.permute(0, 3, 1, 2) / first.shape[1] ** 0.5
+    return volume.permute(0, 3, 1, 2).div(first.shape[1] ** 0.5)
 
 
 def warp(

@@ -1,6 +1,6 @@
 """Errors of estimated flow fields, per pixel and summarised.
 
-The class `FlowFieldErrors` of `synthpix_torch.torchmetrics` accumulates them over batches and ranks.
+`synthpix_torch.torchmetrics.FlowFieldErrors` accumulates them over batches and ranks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def end_point_errors(
         ValueError: The shapes differ.
     """
     _check_shapes(estimate, flow_fields)
-    return torch.linalg.vector_norm(estimate - flow_fields, dim=1)
+    errors: torch.Tensor = torch.linalg.vector_norm(estimate - flow_fields, dim=1)
+    return errors
 
 
 def angular_errors(

@@ -28,6 +28,7 @@ STAGED = (
 API = {
     "Datasets, states and checkpoints": "synthpix_torch",
     "Lightning": "synthpix_torch.lightning",
+    "Collectors": "synthpix_torch.collecting",
 }
 
 
