@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests long clean
+# The interpreters of `make versions`.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+.PHONY: demo test check tests long versions clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -19,6 +22,10 @@ tests: .venv/installed
 
 long: .venv/installed
 	$(BIN)/python -m pytest -m long
+
+# Minutes and gigabytes for each environment; writes the table in docs/install.md.
+versions:
+	$(PYTHON) tests/environments.py $(PYTHONS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthpix_torch needs Python 3.11 or newer: make PYTHON=python3.12")'
