@@ -107,13 +107,11 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
     if name == "fields":
         return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32)
     labels, moving = jax.eval_shape(renderer.adapt, fields_shape)
-    loaded = Loaded(
-        labels,
-        moving,
-        None,
+    origin: Any = (
         jax.ShapeDtypeStruct((3, fields), jnp.int32),
         jax.ShapeDtypeStruct((2, batch), jnp.uint32),
     )
+    loaded = Loaded(labels, moving, None, *origin)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     return renderer.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
 

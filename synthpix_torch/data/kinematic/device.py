@@ -9,8 +9,9 @@ chooses the order of their terms by time.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Final
 
 import jax
@@ -68,7 +69,8 @@ def fields_by_products(
         exact = lax.Precision.HIGHEST
         columns = jnp.matmul(horizontal, noise, precision=exact).reshape(width, down, 2)
         rows = jnp.swapaxes(columns, 0, 1).reshape(down, 2 * width)
-        return jnp.matmul(vertical, rows, precision=exact).reshape(height, width, 2)
+        field: Array = jnp.matmul(vertical, rows, precision=exact).reshape(height, width, 2)
+        return field
 
     # Noise, noise smoothed along x in two layouts, the field before and after scaling, filters.
     numbers = 2 * down * (across + 2 * width) + 4 * height * width + height * down + width * across
@@ -98,7 +100,7 @@ def fields_by_sums(
     # Groups of the same size: a smaller last one would be compiled again.
     groups = next(n for n in range(1, count + 1) if count % n == 0 and count // n <= most)
     generate = jax.vmap(partial(_field, nodes=nodes, settings=settings, smooth=smooth))
-    fields = lax.map(generate, records.reshape(groups, count // groups))
+    fields: Array = lax.map(generate, records.reshape(groups, count // groups))
     return fields.reshape(count, *fields.shape[2:])
 
 
@@ -177,8 +179,8 @@ def _sum(values: Array, first: Array, weights: Array, *, axis: int) -> Array:
     """Sum weighted values from the first node of each sample on, along an axis."""
     shape = [1] * values.ndim
     shape[axis] = -1
-    total: Array = sum(
+    terms = (
         jnp.take(values, first + tap, axis=axis, mode="clip") * weights[:, tap].reshape(shape)
         for tap in range(weights.shape[1])
     )
-    return total
+    return reduce(operator.add, terms)
