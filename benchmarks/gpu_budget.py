@@ -7,15 +7,11 @@ for example that of synthpix_torch[cuda12]; takes about ten seconds per program.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-# JAX's CUDA plugin would look for a driver.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
     options = parser.parse_args(arguments)
+    # JAX's CUDA plugin would look for a driver, and programs for no device cannot be cached.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
     rows, speeds = [], []
     for size in options.sizes:
         for batch in options.batch_sizes:

@@ -5,6 +5,7 @@ The budget needs JAX's CUDA plugin and no GPU: docs/gpu.md has the environment.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_a_loop_without_a_known_number_of_trips_is_named(dump: Path) -> None:
     assert read_program(dump).unknown_loops == ["while.1"]
 
 
+@functools.cache
 def compiled(name: str, batch: int) -> Program:
     if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
         pytest.skip("needs JAX's CUDA plugin, and no GPU")
