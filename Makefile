@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests long docs clean
+# The interpreters of `make versions`.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+.PHONY: demo test check tests long docs versions clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -22,6 +25,10 @@ long: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python docs/site/build.py site
+
+# Minutes and gigabytes for each environment; writes the table in docs/install.md.
+versions:
+	$(PYTHON) tests/environments.py $(PYTHONS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthpix_torch needs Python 3.11 or newer: make PYTHON=python3.12")'

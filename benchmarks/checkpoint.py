@@ -1,16 +1,14 @@
-"""Measure the cost of a checkpoint: python -m benchmarks.checkpoint [folder].
+"""Measure the cost of a checkpoint: python -m benchmarks.checkpoint.
 
-The folder chooses the disk; default: a temporary folder. Of synthpix only saving is measured: its
-restore raises with the required versions of Orbax.
+Of synthpix only saving is measured: its restore raises with the required versions of Orbax.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,7 +18,7 @@ import synthpix
 import torch
 
 from benchmarks.pipelines import kinematic, sampler
-from benchmarks.report import ratio, spread, table, write
+from benchmarks.report import command_line, ratio, spread, table, write
 from synthpix_torch import Checkpointer, SynthPixDataset
 
 ROUNDS = 30
@@ -110,9 +108,16 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        metavar="FOLDER",
+        help="save below this folder, and delete it again; default: the folder for temporary files",
+    )
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=options.disk) as temporary:
         small = [dataset_alone(Path(temporary), size) for size in (16, 64, 256)]
         large = with_a_model(Path(temporary))
     body = "The dataset alone, batches of 8 pairs, milliseconds:\n\n"
@@ -127,7 +132,7 @@ def main() -> None:
     body += (
         "discarded. synthpix.save_checkpoint waits until everything is written; it does not fsync."
     )
-    write("checkpoint", "Cost of a checkpoint", body)
+    write("checkpoint", "Cost of a checkpoint", body, folder=options.output)
 
 
 if __name__ == "__main__":

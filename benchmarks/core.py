@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count as counting
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from synthpix.data_sources.kinematic import KinematicDataSource
 
 from benchmarks.pipelines import kinematic
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
@@ -90,7 +90,8 @@ def field_sources(size: int, count: int) -> dict[str, Contender]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     rows = []
     races: list[tuple[str, dict[str, Contender], int]] = [
         *(
@@ -107,7 +108,7 @@ def main() -> None:
             rows.append([title, name, spread(seconds), faster])
     body = table(["what", "who", "ms each", "times synthpix"], rows)
     body += "\n\nMedian and quartiles of 9 rounds. Seeding density 0.05, sigma 5 to 100 px."
-    write("core", "Rendering and flow fields alone", body)
+    write("core", "Rendering and flow fields alone", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ make the data, so the tax is at least the cost of making it; on a GPU the host h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.pipelines import kinematic, sampler
-from benchmarks.report import interleaved, spread, table, write
+from benchmarks.report import command_line, interleaved, spread, table, write
 from synthpix_torch import SynthPixDataset
 
 SIZE = 128
@@ -86,7 +86,8 @@ def naive(source: Any, device: torch.device) -> Iterator[Pair]:
         yield torch.stack([first, second], 1), flow_fields.permute(0, 3, 1, 2)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     rows = []
     for repetitions in (8, 1):
         config = kinematic(
@@ -122,7 +123,7 @@ def main() -> None:
     body += (
         f"quartiles of {ROUNDS} rounds. Tax: the share of a step beyond the step on a kept batch."
     )
-    write("data_tax", "The share of data in a training step", body)
+    write("data_tax", "The share of data in a training step", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import argparse
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.pipelines import kinematic, sampler
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.interop.device import choose_device
 
@@ -127,17 +127,16 @@ def per_second(seconds: list[float]) -> str:
     return f"{middle:.4g} ({low:.4g} to {high:.4g})"
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_line(__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--print", action="store_true", help="do not write the page of results")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    given = arguments()
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parsed(arguments)
     # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     limit = bandwidth()
@@ -187,10 +186,7 @@ def main() -> None:
     )
     body += "over 24 bytes a pixel of a pair: both images and the labels written, the labels read. "
     body += f"Median and quartiles of {given.rounds} rounds of about {ROUND} s."
-    if given.print:
-        print(body)
-    else:
-        write("gpu", "Pairs per second on this device", body)
+    write("gpu", "Pairs per second on this device", body, folder=given.output)
 
 
 if __name__ == "__main__":

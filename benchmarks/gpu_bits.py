@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def compare(here: Path, there: Path) -> None:
         print(table(["array", "largest difference", "elements that differ"], rows) + "\n")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,7 +89,7 @@ def main() -> None:
     comparing.add_argument("here", type=Path)
     comparing.add_argument("there", type=Path)
     comparing.set_defaults(command=compare)
-    given = vars(parser.parse_args())
+    given = vars(parser.parse_args(arguments))
     given.pop("command")(**given)
 
 

@@ -6,19 +6,18 @@ time is within 2 % of the best for all sizes.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import torch
 
 from benchmarks.core import many_keys, scene, timed
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.interop.device import choose_device
 from synthpix_torch.render.particles import ParticleRenderer
 
@@ -78,14 +77,13 @@ def working_sets(size: int, batch: int, mebibytes: list[int], *, rounds: int) ->
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command_line(__doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--bounds", type=int, nargs="+", default=[16, 64, 256, 512, 1024, 4096])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--print", action="store_true", help="do not write the page of results")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     body = ""
     if torch.cuda.is_available():
         starts = [[name, f"{taken_at_start(work):.2f}"] for name, work in STARTS.items()]
@@ -101,10 +99,8 @@ def main() -> None:
     head = ["image, px", "batch", "bound, MiB", "ms per pair", "times the best", "takes, MiB"]
     body += table(head, rows)
     body += f"\n\nMedian and quartiles of {given.rounds} rounds."
-    if given.print:
-        print(body)
-    else:
-        write("gpu_memory", "Memory at start and working set of the renderer", body)
+    title = "Memory at start and working set of the renderer"
+    write("gpu_memory", title, body, folder=given.output)
 
 
 if __name__ == "__main__":

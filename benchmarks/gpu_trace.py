@@ -1,6 +1,6 @@
-"""Draw how JAX renders while torch trains: python -m benchmarks.gpu_trace.
+"""Draw how JAX renders while torch trains: python -m benchmarks.gpu_trace docs/overlap.png.
 
-Writes docs/overlap.png and prints the share of the rendering that overlaps with the training.
+Prints the share of the rendering that overlaps with the training.
 torch's profiler records the work of the whole process on the GPU: work on the CUDA stream that
 torch trains on belongs to torch, all other work to JAX.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from synthpix_torch import SynthPixDataset
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-PICTURE = Path(__file__).parent.parent / "docs" / "overlap.png"
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -136,12 +135,15 @@ def draw(work: list[Piece], torchs: int, path: Path, *, title: str) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("picture", type=Path, help="the file to draw to")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=6)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     step, device = training(given.size, given.batch_size)
     events = recorded(step, steps=given.steps)
     if device.type == "cpu":
@@ -156,7 +158,7 @@ def main() -> None:
         raise SystemExit("The profile has no work of JAX: nothing can be drawn.")
     share = overlap(training_time, rendering) / total
     title = f"{given.steps} steps, batch {given.batch_size}, {given.size} px; {machine()}"
-    draw(work, torchs, PICTURE, title=title)
+    draw(work, torchs, given.picture, title=title)
     print(f"{title}\nJAX works for {total:.3g} ms, {share:.0%} of them while torch works.")
 
 

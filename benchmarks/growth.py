@@ -6,20 +6,22 @@ batches with two threads.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.pipelines import kinematic
-from benchmarks.report import RESULTS, table, write
+from benchmarks.report import command_line, table, write
 
 BATCHES = (1, 4, 16, 64, 256)
 IMAGES = (64, 128, 256, 512, 1024)
@@ -83,7 +85,7 @@ def measure(whose: str, config: dict[str, Any]) -> Point:
 
 def in_a_process(whose: str, config: dict[str, Any]) -> Point:
     """Measure one point in a new process."""
-    command = [sys.executable, "-m", "benchmarks.growth", whose, json.dumps(config)]
+    command = [sys.executable, "-m", "benchmarks.growth", "--point", whose, json.dumps(config)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Point(*json.loads(done.stdout.splitlines()[-1]))
 
@@ -134,9 +136,13 @@ def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))), flush=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command_line(__doc__)
+    parser.add_argument("--point", nargs=2, metavar=("WHOSE", "CONFIG"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.point:
+        whose, config = options.point
+        print(json.dumps(measure(whose, json.loads(config))), flush=True)
         # Do not wait for the fields that synthpix still prefetches.
         os._exit(0)
     found: dict[str, dict[int, dict[str, Point]]] = {}
@@ -167,10 +173,11 @@ def main() -> None:
         "Time per pair is the median of the batches of one process. Ours opens with the import of "
     )
     body += "this package and of torch, synthpix was imported before.\n\n"
-    page = write("growth", "Growth", body + "![Milliseconds per pair](growth.svg)")
-    picture = page.with_suffix(".svg")
-    page.write_text(page.read_text().replace("growth.svg", picture.name))
-    plot(found, RESULTS / picture.name)
+    picture = f"{date.today().isoformat()}-growth.svg"
+    body += f"![Milliseconds per pair]({picture})"
+    write("growth", "Growth", body, folder=options.output)
+    if options.output:
+        plot(found, options.output / picture)
 
 
 if __name__ == "__main__":

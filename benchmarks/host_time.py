@@ -8,13 +8,13 @@ the thread and the elapsed time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from benchmarks.pipelines import kinematic, sampler
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.interop.device import choose_device
 
@@ -54,7 +54,8 @@ def ours(config: dict[str, Any], clock: Callable[[], float]) -> Callable[[], flo
     return once
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     rows = []
@@ -76,7 +77,7 @@ def main() -> None:
         states.append(time.perf_counter() - begin)
     body += f"\n\nMedian and quartiles of 30 rounds of {BATCHES} batches of 8 pairs. "
     body += f"`state_dict()` takes {spread(states, unit=1e-6)} us."
-    write("host_time", "Host time per batch", body)
+    write("host_time", "Host time per batch", body, folder=options.output)
 
 
 if __name__ == "__main__":

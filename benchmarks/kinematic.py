@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax import lax
 from synthpix.data_sources.kinematic import KinematicDataSource
 
 from benchmarks.core import timed
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 from synthpix_torch.draws import uniform
 
@@ -109,7 +109,8 @@ def contenders(
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     rows = []
     for size, many in SIZES.items():
         for sigmas in (USUAL, *WIDTHS):
@@ -129,7 +130,7 @@ def main() -> None:
     body += f"\n\nMedian and quartiles of {ROUNDS} rounds (3 with synthpix's at 1024 px), "
     body += "interleaved. All make a field of the same number of samples with scale_mode peak. "
     body += "Those of 0.1.0 have synthpix's reflecting border; ours are homogeneous."
-    write("kinematic", "Kinematic flow fields", body)
+    write("kinematic", "Kinematic flow fields", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks.pipelines import kinematic
-from benchmarks.report import interleaved, spread, table, write
+from benchmarks.report import command_line, interleaved, spread, table, write
 from synthpix_torch import SynthPixDataset
 
 SIZE = 128
@@ -127,7 +127,8 @@ def datasets(folder: Path) -> dict[str, SynthPixDataset]:
     return found
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, dataset in datasets(Path(folder)).items():
@@ -153,7 +154,7 @@ def main() -> None:
     body += (
         f"{THREADS} reading threads; median and quartiles of {ROUNDS} rounds of {BATCHES} batches."
     )
-    write("overlap", "Overlap of reading, transfer and rendering", body)
+    write("overlap", "Overlap of reading, transfer and rendering", body, folder=options.output)
 
 
 if __name__ == "__main__":

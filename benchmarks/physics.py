@@ -1,11 +1,10 @@
-"""Accuracy of images and labels, ours and synthpix's: python -m benchmarks.physics --output FOLDER.
+"""Accuracy of images and labels, ours and synthpix's: python -m benchmarks.physics.
 
 The judges are those of tests/physics: analytic flows, tracking, registration and OpenPIV.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import table, write
+from benchmarks.report import command_line, table, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -232,9 +231,7 @@ def _pyplot() -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the page, and write it with its pictures if a folder is given."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="folder for the page and its pictures")
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__).parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.output or Path(temporary)
         folder.mkdir(exist_ok=True, parents=True)
@@ -280,7 +277,7 @@ Mean images of uniform flows of 4 px in 8 directions, with bounds of ±4 px.
 ## Kinematic flow fields
 {table(["", *names, "ideal noise"], kinematic_rows())}
 """
-        write("physics", "Accuracy of images and labels", body, folder=folder)
+        write("physics", "Accuracy of images and labels", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -19,7 +19,7 @@ from jax.scipy.special import erf
 from jaxtyping import Array, Float
 from scipy.special import erf as exact_erf
 
-from benchmarks.report import interleaved, spread, table, write
+from benchmarks.report import command_line, interleaved, spread, table, write
 from synthpix_torch.render.splat import Particles, splat
 
 Method = Callable[[Particles, int], Float[Array, "particles window window"]]
@@ -165,7 +165,8 @@ def whole(particles: Particles, *, correlated: bool) -> Callable[[], float]:
     return once
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     assert abs(float(erf(0.5)) - exact_erf(0.5)) < 1e-6
     cases = [(0.8, 0.0), (0.8, 0.2), (0.8, 0.5), (1.25, 0.2), (2.0, 0.2), (2.0, 0.9)]
     particles = draw(32_000, diameter=2.0, rho=0.2)
@@ -191,7 +192,7 @@ def main() -> None:
         "Time: median and quartiles of 9 rounds for windows of 9 x 9 pixels; "
         "`splat` includes the sums."
     )
-    write("pixel_integration", "Integration of particles over pixels", body)
+    write("pixel_integration", "Integration of particles over pixels", body, folder=options.output)
 
 
 if __name__ == "__main__":

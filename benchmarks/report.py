@@ -1,7 +1,8 @@
-"""Measure contestants interleaved; write the results with the machine and the versions."""
+"""Measure contestants interleaved; report the results with the machine and the versions."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -12,7 +13,6 @@ from pathlib import Path
 
 from synthpix_torch.interop.versions import version_of
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("synthpix_torch", "synthpix", "jax", "jaxlib", "torch", "grain", "orbax-checkpoint")
 
 
@@ -54,8 +54,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write(name: str, title: str, body: str, *, folder: Path = RESULTS) -> Path:
-    """Write a dated page of results to a folder and print it."""
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Create the parser of a benchmark with the option that all share, `--output`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write the dated page of results to this folder; default: only print it",
+    )
+    return parser
+
+
+def write(name: str, title: str, body: str, *, folder: Path | None) -> None:
+    """Print a page of results, and write it to a folder if one is given."""
     module = Path(sys.argv[0]).stem
     command = " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
     versions = ", ".join(f"{package} {version_of(package)}" for package in PACKAGES)
@@ -67,11 +81,10 @@ def write(name: str, title: str, body: str, *, folder: Path = RESULTS) -> Path:
 
 {body}
 """
-    path = folder / f"{date.today().isoformat()}-{name}.md"
-    folder.mkdir(exist_ok=True)
-    path.write_text(page)
     print(page)
-    return path
+    if folder is not None:
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / f"{date.today().isoformat()}-{name}.md").write_text(page)
 
 
 def machine() -> str:

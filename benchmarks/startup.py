@@ -11,11 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import ratio, spread, table, write
+from benchmarks.report import command_line, ratio, spread, table, write
 
 ROUNDS = 5
 SIZE = 128
@@ -77,7 +77,8 @@ def process(code: str, config: str, cache: Path | None) -> Callable[[], list[flo
     return once
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     from benchmarks.pipelines import kinematic
 
     config = json.dumps(kinematic(SIZE))
@@ -115,7 +116,7 @@ def main() -> None:
         "processes each; MiB is the peak of resident memory of the process itself. synthpix runs "
     )
     body += "without its logger, which would start another process of 190 MB."
-    write("startup", "Start-up and memory", body)
+    write("startup", "Start-up and memory", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ start each round with nothing prefetched, so that no one reads during the rounds
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.pipelines import kinematic, sampler
-from benchmarks.report import interleaved, ratio, spread, table, write
+from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.interop.device import choose_device
 
@@ -78,7 +78,8 @@ def timed(begin: Callable[[], Iterator[Any]], *, pairs: int) -> Callable[[], flo
     return once
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = command_line(__doc__).parse_args(arguments)
     # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     rows = []
@@ -101,7 +102,7 @@ def main() -> None:
     head = ["image, px", "batches per flow batch", "what", "ms per pair", "times synthpix"]
     body = table(head, rows)
     body += f"\n\nMedian and quartiles of 5 rounds of {BATCHES} batches of 8 pairs."
-    write("throughput", "Time per pair of the whole pipeline", body)
+    write("throughput", "Time per pair of the whole pipeline", body, folder=options.output)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from synthpix_torch.data.kinematic import (
     kinematic_fields,
     measure_folding,
 )
+from synthpix_torch.data.kinematic import device as on_device_module
+from synthpix_torch.data.kinematic.device import fields_by_products, fields_by_sums, gain
 from synthpix_torch.data.kinematic.device import smoothing as smoothing_on_device
 from synthpix_torch.data.kinematic.host import smoothing as smoothing_on_host
 from synthpix_torch.data.records import Records
@@ -72,12 +74,13 @@ def one_width(sigma: float, **changes: Any) -> KinematicSettings:
 
 def covariance(size: int, *, step: float, sigma: float, device: bool) -> Floats:
     """Return the covariance of the samples of an axis, for noise of unit variance per pixel."""
-    matrix, gain = smoothing_on_host(size, step=step, sigma=sigma)
+    matrix, factor = smoothing_on_host(size, step=step, sigma=sigma)
     weights, nodes = matrix.toarray().astype(np.float64), matrix.shape[1]
     if device:
-        on_device, factor = smoothing_on_device(size, nodes, step=step, sigma=jnp.float32(sigma))
-        weights, gain = np.asarray(on_device, np.float64), float(factor)
-    return np.asarray(gain**2 * weights @ weights.T)
+        on_device = smoothing_on_device(size, nodes, step=step, sigma=jnp.float32(sigma))
+        weights = np.asarray(on_device, np.float64)
+        factor = float(gain(step=step, sigma=jnp.float32(sigma)))
+    return np.asarray(factor**2 * weights @ weights.T)
 
 
 def check_covariance(size: int, step: float, sigma: float, *, device: bool) -> None:
@@ -279,6 +282,28 @@ def test_device_records_may_come_in_any_order(device: Floats) -> None:
     order = np.random.default_rng(0).permutation(500)
     shuffled = jax.jit(lambda records: kinematic_fields(records, RANGES))(jnp.asarray(order))
     np.testing.assert_array_equal(shuffled, device[order])
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("settings", [RANGES, one_width(0.0, extent=(31.4, 40.0), seed=2)])
+def test_a_gpus_sums_make_the_fields_of_a_cpus_products(
+    settings: KinematicSettings, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, (height, width) = np.arange(3), settings.shape
+    if at_once == 1:
+        monkeypatch.setattr(on_device_module, "GPU_BYTES", 4 * height * width)
+    sums = jax.jit(lambda numbers: fields_by_sums(numbers, settings))(records)
+    products = jax.jit(lambda numbers: fields_by_products(numbers, settings))(records)
+    np.testing.assert_allclose(sums, products, rtol=0, atol=2e-5 * np.abs(products).max())
+
+
+def test_the_programs_of_a_gpu_have_no_matrix_products() -> None:
+    program = jax.jit(lambda numbers: kinematic_fields(numbers, RANGES)).trace(np.arange(3))
+    products = {
+        platform: "dot_general" in program.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda")
+    }
+    assert products == {"cpu": True, "cuda": False}
 
 
 def test_records_beyond_the_last_are_refused() -> None:

@@ -69,7 +69,13 @@ class Rendered(NamedTuple):
 
 
 class Renderer:
-    """Turns flow batches into batches on one device, two compiled functions and no state."""
+    """Turns flow batches into batches on one device, with compiled functions and no state.
+
+    Attributes:
+        adapt: Makes labels and velocities of flow fields; None for recorded images.
+        generate: Makes labels and velocities of record numbers; None for recorded images.
+        step: Makes a batch of a `Loaded`, a repetition and whether it ends an episode.
+    """
 
     def __init__(
         self,
@@ -90,13 +96,14 @@ class Renderer:
             raise RuntimeError("torch has no typed random keys: leave jax_enable_custom_prng off.")
         self._device = device
         self._batch_size = config.batch_size
-        self._adapt: Callable[[Array], tuple[Array, Array]] | None = None
+        self.adapt: Any = None
+        self.generate: Any = None
         renderer: PairRenderer | None = None
         if not config.include_images:
             renderer = RENDERERS[appearance.renderer](config, flow_field_shape, device)
-            self._adapt = _compiled(renderer.adapt)
-            self._generate = _compiled(_generate, config=config, renderer=renderer)
-        self._step = _compiled(
+            self.adapt = _compiled(renderer.adapt)
+            self.generate = _compiled(_generate, config=config, renderer=renderer)
+        self.step = _compiled(
             _step,
             renderer=renderer,
             batch_size=config.batch_size,
@@ -115,18 +122,18 @@ class Renderer:
             np.stack([number >> np.uint64(32), number & np.uint64(2**32 - 1)]).astype(np.uint32),
         )
         flow_fields, images, *origin = jax.device_put(host, self._device)
-        if self._adapt is None:
+        if self.adapt is None:
             return Loaded(flow_fields, None, images, *origin)
         if flow_fields is None:
             numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
-            labels, moving = self._generate(numbers)
+            labels, moving = self.generate(numbers)
         else:
-            labels, moving = self._adapt(flow_fields)
+            labels, moving = self.adapt(flow_fields)
         return Loaded(labels, moving, None, *origin)
 
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
         """Dispatch one batch: one call of one compiled function, which returns at once."""
-        rendered: Rendered = self._step(loaded, np.int32(repetition), np.bool_(last_step))
+        rendered: Rendered = self.step(loaded, np.int32(repetition), np.bool_(last_step))
         return rendered
 
     def check_flags(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 from synthpix.data_generate import generate_images_from_flow
 from synthpix.types import ImageGenerationParameters
@@ -47,7 +48,7 @@ class SynthpixRenderer:
     ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a 2"]]:
         """Return labels on the grid of the images, velocities on that of the particles."""
         config, place = self._config, self._place
-        labels, moving = flow_field_adapter(
+        adapted = flow_field_adapter(
             flow_fields,
             new_flow_field_shape=place.label_shape,
             image_shape=config.image_shape,
@@ -57,13 +58,15 @@ class SynthpixRenderer:
             res_y=place.grid_steps[0],
             position_bounds=place.position_bounds,
             position_bounds_offset=place.position_bounds_offset,
-            # As many labels as flow fields: those of a batch are repeated in the step.
-            batch_size=config.records_per_flow_batch,
+            batch_size=config.batch_size,
             output_units=config.output_units,
             dt=config.dt,
             zero_padding=place.zero_padding,
         )
-        return labels, moving
+        # Labels are repeated in the step. Without the barrier they would not be repeated here as in
+        # synthpix, and jax 0.12 would compile them to other last bits.
+        labels, moving = lax.optimization_barrier(adapted)
+        return labels[: config.records_per_flow_batch], moving
 
     def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return synthpix's keys."""
