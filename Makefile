@@ -5,7 +5,7 @@ BIN := .venv/bin
 # The interpreters of `make versions`.
 PYTHONS ?= python3.11 python3.12 python3.13
 
-.PHONY: demo test check tests long versions clean
+.PHONY: demo test check tests long docs versions clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,9 @@ tests: .venv/installed
 
 long: .venv/installed
 	$(BIN)/python -m pytest -m long
+
+docs: .venv/installed
+	$(BIN)/python docs/site/build.py site
 
 # Minutes and gigabytes for each environment; writes the table in docs/install.md.
 versions:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from synthpix_torch.checks import check_integer
+from synthpix_torch.checks import check_integer, shown
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.render.output import Appearance
@@ -19,7 +19,13 @@ IMAGE_DTYPES: Final = {
     torch.bfloat16: "bfloat16",
 }
 
-_LEAST: Final = {"streams": 1, "epoch_length": 1, "ahead": 0, "rank": 0, "world_size": 1}
+_BOUNDS: Final = {
+    "streams": (1, 2**31 - 1),
+    "epoch_length": (1, 10**15),
+    "ahead": (0, 1000),
+    "rank": (0, 2**31 - 1),
+    "world_size": (1, 2**31 - 1),
+}
 _OPTIONAL: Final = ("epoch_length", "rank", "world_size")
 _OF_THE_STREAM: Final = ("renderer", "streams", "epoch_length", "layout", "scale_images")
 
@@ -53,13 +59,13 @@ class Arguments(NamedTuple):
             ("scale_images", self.scale_images, (False, True)),
         ):
             # 1 is equal to True, but a state tells them apart.
-            if value not in choices or not isinstance(value, type(choices[0])):
+            if not isinstance(value, type(choices[0])) or value not in choices:
                 allowed = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
-        for name, least in _LEAST.items():
+                raise ValueError(f"{name} must be one of {allowed}, not {shown(value)}.")
+        for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
             if not (name in _OPTIONAL and value is None):
-                check_integer(name, value, least)
+                check_integer(name, value, least, most)
         if self.epoch_length is not None and config.episode_length:
             raise ValueError("A pass is an episode here: leave out epoch_length.")
 
@@ -78,7 +84,23 @@ class Arguments(NamedTuple):
         }
 
 
-def from_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Read the keyword arguments of a dataset from `Arguments.recipe`."""
+def from_recipe(recipe: Any) -> dict[str, Any]:
+    """Read the keyword arguments of a dataset from `Arguments.recipe`.
+
+    Raises:
+        ValueError: It is no such recipe.
+    """
     dtypes = {name: dtype for dtype, name in IMAGE_DTYPES.items()}
-    return recipe | {"image_dtype": dtypes[recipe["image_dtype"]]}
+    known = {*_OF_THE_STREAM, "image_dtype"}
+    if not isinstance(recipe, dict) or not {"image_dtype"} <= recipe.keys() <= known:
+        raise ValueError(
+            f"The arguments of the dataset in the checkpoint are {shown(recipe)}, but must be "
+            f"{', '.join(sorted(known))}: build the dataset from a configuration instead."
+        )
+    dtype = recipe["image_dtype"]
+    if not isinstance(dtype, str) or dtype not in dtypes:
+        raise ValueError(
+            f"The image_dtype of the dataset in the checkpoint is {shown(dtype)}, but must be one "
+            f"of {', '.join(dtypes)}: pass image_dtype."
+        )
+    return recipe | {"image_dtype": dtypes[dtype]}

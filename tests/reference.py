@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import gallery
+
 from synthpix_torch.config.effect_keys import EFFECT_KEYS
 from synthpix_torch.config.generator_keys import GENERATOR_KEYS
 from synthpix_torch.config.image_keys import IMAGE_KEYS
@@ -54,6 +56,7 @@ def lines() -> Iterator[str]:
         yield "| key | meaning | value | unit | default |"
         yield "|---|---|---|---|---|"
         yield from (row(name, key) for name, key in part.items())
+        yield from gallery.lines(part)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -281,6 +283,52 @@ def test_a_random_state_that_is_none_changes_nothing() -> None:
     assert torch.equal(state.state_dict()["torch"], before["torch"])
 
 
+UNSAFE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "NumPy's position": lambda state: state["numpy"].update(position=2**31 - 1),
+    "NumPy's position before 0": lambda state: state["numpy"].update(position=-1),
+    "NumPy's position as a fraction": lambda state: state["numpy"].update(position=1.5),
+    "another generator of NumPy": lambda state: state["numpy"].update(kind="PCG64"),
+    "NumPy's keys": lambda state: state["numpy"].update(keys=torch.full((624,), 1 << 40)),
+    "NumPy's number of keys": lambda state: state["numpy"].update(keys=torch.zeros(9).long()),
+    "NumPy's normal number": lambda state: state["numpy"].update(has_gauss=7),
+    "torch's position": lambda state: state["torch"][16:24].fill_(1),
+    "torch's rest": lambda state: state["torch"][8:12].fill_(0),
+    "torch's position and rest": lambda state: state["torch"][8:24].copy_(
+        torch.tensor([624, 1, 624, 0], dtype=torch.int32).view(torch.uint8)
+    ),
+    "torch's rest before 0": lambda state: state["torch"][8:12].fill_(255),
+    "Python's position": lambda state: state["python"]["keys"][-1:].fill_(2**31),
+    "Python's normal number": lambda state: state["python"].update(gauss="x"),
+    "CUDA": lambda state: state.update(cuda=None),
+    "nothing": lambda state: state.clear(),
+}
+
+
+@pytest.mark.parametrize("case", UNSAFE)
+def test_a_random_state_that_would_be_read_beyond_its_memory_is_refused(case: str) -> None:
+    torch.rand(1)
+    state = RandomState()
+    before, unsafe = state.state_dict(), state.state_dict()
+    UNSAFE[case](unsafe)
+    with pytest.raises(ValueError, match="not the state of a RandomState"):
+        state.load_state_dict(unsafe)
+    assert torch.equal(state.state_dict()["torch"], before["torch"])
+    assert torch.equal(state.state_dict()["numpy"]["keys"], before["numpy"]["keys"])
+
+
+@pytest.mark.parametrize("draws", [0, 1, 623, 624, 625])
+def test_a_random_state_after_any_number_of_draws_is_loaded(draws: int) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    for _ in range(draws):
+        torch.randint(0, 2, (1,)), np.random.randint(2), random.getrandbits(32)
+    saved = RandomState().state_dict()
+    wanted = torch.rand(1), np.random.rand(), random.random()
+    RandomState().load_state_dict(saved)
+    assert (torch.rand(1), np.random.rand(), random.random()) == wanted
+
+
 # Atomic ----------------------------------------------------------------------------------------
 
 
@@ -444,6 +492,164 @@ def test_steps_that_hold_other_objects_are_never_deleted_for_newer_ones(
         checkpoints.register(data=dataset, model=Counter(), more=Counter())
         checkpoints.save(8)
     assert files(tmp_path) == ["5", "6", "8"]
+
+
+METRICS = (3.0, 1.0, 2.0, 1.0, 5.0, float("nan"), None, 4.0, 6.0)
+"""The metric of each step; one is not a number, one step has none."""
+
+
+def _save_metrics(checkpoints: Checkpointer) -> None:
+    counter = Counter()
+    checkpoints.register(counter=counter)
+    for step, metric in enumerate(METRICS):
+        counter.value = step
+        checkpoints.save(step, metrics=None if metric is None else {"epe": metric, "loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("options", "kept", "best"),
+    [
+        ({"keep": 1}, [3, 8], 3),
+        ({"keep": 2, "keep_best": 2}, [1, 3, 7, 8], 3),
+        ({"keep": 1, "keep_best": 3, "keep_every": 5}, [0, 1, 2, 3, 5, 8], 3),
+        ({"keep": 1, "best_mode": "max"}, [8], 8),
+        ({"keep": 1, "keep_best": 3, "best_mode": "max"}, [4, 7, 8], 8),
+        ({}, list(range(9)), 3),
+    ],
+    ids=str,
+)
+def test_the_best_steps_are_kept_beside_the_newest(
+    tmp_path: Path, options: dict[str, Any], kept: list[int], best: int
+) -> None:
+    with Checkpointer(tmp_path, best="epe", **options) as checkpoints:
+        _save_metrics(checkpoints)
+    assert checkpoints.steps() == kept
+    counter = Counter()
+    mode = options.get("best_mode", "min")
+    with Checkpointer(tmp_path, best="epe", best_mode=mode, read_only=True) as checkpoints:
+        checkpoints.register(counter=counter)
+        assert checkpoints.restore(best=True) == counter.value == best
+        assert checkpoints.restore() == counter.value == 8
+
+
+def test_orbax_reads_the_metrics_and_would_keep_the_same_steps(tmp_path: Path) -> None:
+    options = {"keep": 2, "keep_best": 2, "keep_every": 5}
+    with Checkpointer(tmp_path / "ours", best="epe", **options) as checkpoints:  # type: ignore[arg-type]
+        _save_metrics(checkpoints)
+    managers = ocp.checkpoint_managers
+
+    def rank(metrics: dict[str, float]) -> float:
+        # Orbax cannot rank what is not a number.
+        return 9.0 if math.isnan(metrics["epe"]) else metrics["epe"]
+
+    best = ocp.CheckpointManagerOptions(best_fn=rank, best_mode="min", read_only=True)
+    with ocp.CheckpointManager(tmp_path / "ours", options=best) as manager:
+        assert manager.best_step() == 3
+        assert manager.metrics(3) == {"epe": 1.0, "loss": 0.5}
+    policy = managers.AnyPreservationPolicy(
+        [
+            managers.LatestN(2),
+            managers.EveryNSteps(5),
+            managers.BestN(
+                get_metric_fn=rank, reverse=True, n=2, keep_checkpoints_without_metrics=False
+            ),
+        ]
+    )
+    infos = [
+        managers.PolicyCheckpointInfo(
+            step=step,
+            time=datetime.datetime(2026, 1, 1),
+            metrics=None if metric is None else {"epe": metric},
+        )
+        for step, metric in enumerate(METRICS)
+    ]
+    flags = policy.should_preserve(infos, context=managers.PreservationContext())
+    assert checkpoints.steps() == [step for step, keep in enumerate(flags) if keep]
+
+
+def test_a_corrupt_best_step_is_skipped_for_the_next_best(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path, best="epe") as checkpoints:
+        _save_metrics(checkpoints)
+        checkpoints.wait()
+        (tmp_path / "3" / "counter" / "state.pt").write_bytes(b"")
+        with pytest.warns(UserWarning, match="Step 3 .* is skipped"):
+            assert checkpoints.restore(best=True) == 1
+
+
+def test_without_a_metric_there_is_no_best_step(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path, best="epe") as checkpoints:
+        checkpoints.register(counter=Counter())
+        assert checkpoints.restore(best=True) is None
+        checkpoints.save(1)
+        with pytest.raises(ValueError, match=r"No step in .* has the metric: save with metrics"):
+            checkpoints.restore(best=True)
+        with pytest.raises(ValueError, match=r"no step=\."):
+            checkpoints.restore(1, best=True)
+        for metrics, words in (
+            ({"eqe": 1}, "metrics eqe lack epe"),
+            ({"epe": "small"}, "must be a number with a name, not 'epe': 'small'"),
+            ({"epe": torch.ones(2)}, "must be a number"),
+            ({1: 2.0}, "must be a number"),
+            (0.5, "must be numbers by name, not 0.5"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=words):
+                checkpoints.save(2, metrics=metrics)  # type: ignore[arg-type]
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, metrics={"epe": torch.tensor(0.5)})
+        assert checkpoints.restore(best=True) == 2
+    with Checkpointer(tmp_path) as checkpoints, pytest.raises(ValueError, match="best=name"):
+        checkpoints.restore(best=True)
+
+
+class Rows:
+    """Writes rows to a file of its own, as a collector of results does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.waiting = path, []  # type: tuple[Path, list[str]]
+        self.path.touch()
+
+    def flush(self) -> None:
+        with self.path.open("a") as file:
+            file.writelines(self.waiting)
+        self.waiting = []
+
+    def state_dict(self) -> dict[str, int]:
+        return {"rows": len(self.path.read_text().splitlines()) + len(self.waiting)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        rows = self.path.read_text().splitlines(keepends=True)[: state["rows"]]
+        self.path.write_text("".join(rows))
+
+
+def test_an_object_flushes_its_files_before_a_step_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, written = Rows(tmp_path / "rows"), []
+    write = steps.write_step
+
+    def look(*arguments: Any) -> None:
+        written.append(rows.path.read_text())
+        write(*arguments)
+
+    monkeypatch.setattr(steps, "write_step", look)
+    with Checkpointer(tmp_path / "run") as checkpoints:
+        checkpoints.register(rows=rows)
+        rows.waiting = ["1\n", "2\n"]
+        checkpoints.save(1)
+        checkpoints.wait()
+        assert written == ["1\n2\n"]
+        rows.waiting = ["3\n"]
+        rows.flush()
+        checkpoints.restore()
+        assert rows.path.read_text() == "1\n2\n"
+        monkeypatch.setattr(Rows, "flush", _no_space)
+        checkpoints.save(2)
+        with pytest.raises(CheckpointError, match=r"Step 2 could not be saved .*No space left"):
+            checkpoints.wait()
+
+
+def _no_space(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 # Restore ---------------------------------------------------------------------------------------
@@ -634,7 +840,17 @@ def test_a_name_or_an_object_twice_is_refused_and_nothing_is_registered(tmp_path
 
 
 @pytest.mark.parametrize(
-    "options", [{"keep": 0}, {"keep_every": -1}, {"every": 0}, {"keep": True}, {"every": None}]
+    "options",
+    [
+        {"keep": 0},
+        {"keep_every": -1},
+        {"every": 0},
+        {"keep": True},
+        {"every": None},
+        {"keep_best": 0},
+        {"best": 3},
+        {"best_mode": "lowest"},
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match="must be"):

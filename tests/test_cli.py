@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
         checkpoints.register(data=dataset, rng=RandomState())
         for step in (2, 3):
             dataset.seek(7 * step)
-            checkpoints.save(step)
+            checkpoints.save(step, metrics={"epe": 0.25})
     os.utime(tmp_path / "2", (0, 0))
     (tmp_path / "3" / "rng" / "state.pt").write_bytes(b"")
     (tmp_path / "4").mkdir()
@@ -38,12 +38,15 @@ def test_a_person_reads_steps_age_size_position_fingerprint_and_damage(
 ) -> None:
     assert main(["inspect", str(folder)]) == 1
     header, first, second, third, fourth = capsys.readouterr().out.splitlines()
-    assert header.split() == ["step", "age", "size", "position", "fingerprint", "objects"]
+    assert header.split() == [
+        "step", "age", "size", "position", "fingerprint", "metrics", "objects"
+    ]  # fmt: skip
     assert "by synthpix" in first
     assert "data: batch 14, epoch 1.33" in second
     assert " d " in second
     assert "KiB" in second
     assert "data, rng" in second
+    assert "epe 0.25" in second
     assert third.endswith("CORRUPT: rng/state.pt was changed")
     assert "by another program" in fourth
 
@@ -56,6 +59,7 @@ def test_a_program_reads_json(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert second["objects"] == {"data": "dataset", "rng": "random"}
     about = second["datasets"]["data"]
     assert (about["position"], about["epochs"]) == (14, 1.3333)
+    assert second["metrics"] == {"epe": 0.25}
     assert about["fingerprint"] in third["datasets"]["data"].values()
     assert third["corrupt"] == "rng/state.pt was changed"
     assert second["size"] == sum(
@@ -80,5 +84,5 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "synthpix_torch", "inspect", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "step", "age", "size", "position", "fingerprint", "objects"
+        "step", "age", "size", "position", "fingerprint", "metrics", "objects"
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import resource
@@ -287,6 +288,46 @@ def test_a_read_only_folder_restores_with_read_only_alone(tmp_path: Path) -> Non
     process.join()
 
 
+def test_a_run_in_a_lower_layer_of_an_overlay_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1, 2, 3)
+    inherited = {(tmp_path / str(step)).stat().st_ino for step in (1, 2, 3)}
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if os.stat(source).st_ino in inherited:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    save(tmp_path, 4, keep=2)
+    saved = Saved()
+    saved.set(5)
+    with Checkpointer(tmp_path) as checkpoints:
+        saved.register(checkpoints)
+        assert checkpoints.steps() == [3, 4]
+        checkpoints.save(3, overwrite=True)
+        checkpoints.wait()
+        saved.set(9)
+        assert checkpoints.restore() == 3
+        assert saved.number == 5
+    assert [path.name for path in (tmp_path / ".synthpix_torch").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_warned_of_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.warns(UserWarning, match=f"{tmp_path.name} has no locks .*one process alone"):
+        save(tmp_path, 1)
+    assert restored(tmp_path) == 1
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["removed", "replaced"])
 def test_a_folder_that_is_removed_under_way_is_reported(tmp_path: Path, again: bool) -> None:
     folder = tmp_path / "run"
@@ -351,7 +392,7 @@ def test_a_forked_process_neither_writes_nor_waits_for_its_parent(tmp_path: Path
     command = [sys.executable, "-c", FORKS, str(tmp_path)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     words, *rest = done.stdout.splitlines()
-    assert "forked from the one that writes" in words
+    assert "the process that this one was forked from" in words
     assert rest == ["exit 0", "steps [1]"]
 
 
@@ -461,6 +502,35 @@ def test_a_decided_step_outlives_a_recovery_that_fails(
     assert [path.name for path in (decided / ".synthpix_torch").iterdir()] == ["lock"]
 
 
+def test_a_changed_list_of_replaced_steps_is_an_error_with_a_way_out(decided: Path) -> None:
+    path = decided / ".synthpix_torch" / "decided" / "replaced"
+    content = path.read_bytes()
+    rng = random.Random(0)
+    for place in (0, 1, 2, *rng.sample(range(len(content)), 20)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        for use in (restored, save):
+            with pytest.raises(CheckpointError, match=r"Move newer .*, then delete .*replaced"):
+                use(decided, 2)
+    path.unlink()
+    saved = Saved()
+    with Checkpointer(decided) as checkpoints:
+        saved.register(checkpoints)
+        assert checkpoints.restore() == 2
+    assert saved.number == 5
+
+
+def test_a_list_of_replaced_steps_of_an_older_version_is_read(decided: Path) -> None:
+    (decided / "4").mkdir()
+    (decided / ".synthpix_torch" / "decided" / "replaced").write_text("2 3 4")
+    writer = changes.Folder(decided)
+    assert writer.steps() == [1, 2]
+    writer.lock()
+    assert writer.steps() == [1, 2]
+    assert not (decided / "4").exists()
+
+
 def test_finishing_a_decided_step_leaves_newer_ones_of_others_alone(decided: Path) -> None:
     (decided / "50").mkdir()
     (decided / "50" / "theirs").write_text("precious")
@@ -482,10 +552,10 @@ def test_steps_that_cannot_be_deleted_are_told_apart_from_a_step_that_cannot_be_
     saved = Saved()
     with Checkpointer(tmp_path, keep=2) as checkpoints:
         saved.register(checkpoints)
-        for step, options in ((2, {"overwrite": True}), (5, {})):
+        for step, overwrite in ((2, True), (5, False)):
             monkeypatch.setattr(changes.Folder, "_move", _fails)
             saved.set(10 * step)
-            checkpoints.save(step, **options)
+            checkpoints.save(step, overwrite=overwrite)
             with pytest.raises(CheckpointError, match=f"Step {step} is saved in .* tries again"):
                 checkpoints.wait()
             assert f"Step {step} is saved in" in caplog.text

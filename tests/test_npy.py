@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +70,41 @@ def test_files_with_other_headers_are_read_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
-    "spoil", [lambda raw: raw[:-5], lambda raw: raw[:100], lambda raw: b"text"]
+    ("spoil", "message"),
+    [
+        (lambda raw: raw[:-5], "is not complete: it has .* bytes, an array of float64"),
+        (lambda raw: raw[:100], "is not a .npy file: its header is corrupt"),
+        (lambda raw: b"text", "is not a .npy file: it begins with b'text'"),
+        (lambda raw: b"PK\3\4", "is not a .npy file"),
+        (
+            lambda raw: raw.replace(b"(6, 5, 2), } ", b"(6, -5, 2), }"),
+            "must hold an array of numbers",
+        ),
+        (lambda raw: raw.replace(b"(6, 5, 2)", b"(6, 5e9)"), "is not a .npy file: its header"),
+        (lambda raw: raw.replace(b"5, 2), }  ", b"5, 10**9)}"), "is not a .npy file: its header"),
+        (lambda raw: raw.replace(b"5, 2), }    ", b"5, 20000), }"), "is not complete"),
+        (lambda raw: raw.replace(b"<f8", b"|O8"), "is not a .npy file: its header|of numbers"),
+    ],
 )
-def test_a_file_that_is_not_whole_fails_as_in_numpy(
-    known: bool, spoil: Any, tmp_path: Path
+def test_a_file_that_is_not_whole_is_refused_and_named(
+    known: bool, spoil: Any, message: str, tmp_path: Path
 ) -> None:
     whole, spoiled = tmp_path / "flow_0.npy", tmp_path / "flow_1.npy"
     np.save(whole, SOME)
-    spoiled.write_bytes(spoil(whole.read_bytes()))
+    raw = whole.read_bytes()
+    assert spoil(raw) != raw
+    spoiled.write_bytes(spoil(raw))
     source = NumpyFields(str(tmp_path))
     if known:
         load(source, whole)
-    with pytest.raises(ValueError) as expected:  # noqa: PT011
-        np.load(spoiled)
-    with pytest.raises(ValueError) as raised:  # noqa: PT011
+    with pytest.raises(ValueError, match=rf"flow_1\.npy {message}"):
         load(source, spoiled)
-    assert str(raised.value) == str(expected.value)
+
+
+def test_a_pipe_among_the_files_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "flow_0.npy")
+    with pytest.raises(ValueError, match=r"flow_0\.npy is not a regular file"):
+        load(NumpyFields(str(tmp_path)), tmp_path / "flow_0.npy")
 
 
 def test_nothing_is_parsed_once_the_first_record_was_read(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,6 +33,7 @@ from synthpix_torch import (
     restored_state,
     save_checkpoint,
 )
+from synthpix_torch.cli import main
 
 
 def at(position: int, **changes: Any) -> SynthPixDataset:
@@ -178,6 +181,21 @@ def test_save_checkpoint_and_load_from_are_as_short_as_those_of_synthpix(tmp_pat
         assert checkpoints.steps() == [2, 3]
 
 
+def test_a_script_of_synthpix_saves_with_its_own_names(tmp_path: Path) -> None:
+    arguments = {"checkpoint_dir": tmp_path, "sampler": at(3), "step": 4, "max_to_keep": 2}
+    assert list(inspect.signature(synthpix.save_checkpoint).parameters) == list(arguments)
+    defaults = inspect.signature(synthpix.save_checkpoint).parameters
+    assert defaults["max_to_keep"].default == 1
+    save_checkpoint(**arguments)  # type: ignore[arg-type]
+    assert inspect.signature(save_checkpoint).bind(**arguments)
+    save_checkpoint(tmp_path, at(4), step=5)
+    with pytest.raises(TypeError, match="two names"):
+        save_checkpoint(folder=tmp_path, **arguments)  # type: ignore[arg-type, call-arg]
+    # The names of version 0.2.0.
+    save_checkpoint(folder=tmp_path, dataset=at(6), step=6)  # type: ignore[call-arg]
+    assert SynthPixDataset(base(**few), load_from=tmp_path).position == 6
+
+
 def test_load_from_takes_the_dataset_out_of_a_whole_run(tmp_path: Path) -> None:
     with Checkpointer(tmp_path / "one") as checkpoints:
         checkpoints.register(train=at(5), other=_State())
@@ -305,6 +323,55 @@ def test_a_checkpoint_of_synthpix_for_another_configuration_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         SynthPixDataset(base(**few | changes), load_from=of_synthpix)
+
+
+HALVES: dict[str, Callable[[Path], Any]] = {
+    "no sampler": lambda step: shutil.rmtree(step / "sampler"),
+    "no arrays": lambda step: _remove_files(step / "sampler", keep="_METADATA"),
+    "empty files": lambda step: _empty_files(step / "sampler"),
+    "no index": lambda step: _change_grain(step, {"last_seen_indices": {}}),
+    "an index of words": lambda step: _change_grain(step, {"last_seen_indices": {"0": "one"}}),
+    "a pipe": lambda step: os.mkfifo(step / "sampler" / "more"),
+    "a link": lambda step: (step / "sampler" / "more").symlink_to("/"),
+}
+
+
+def _remove_files(folder: Path, keep: str) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != keep:
+            path.unlink()
+
+
+def _empty_files(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def _change_grain(step: Path, changes: dict[str, Any]) -> None:
+    path = step / "grain" / "process_0-of-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.timeout(60)
+def test_a_step_of_synthpix_that_is_not_complete_is_named_and_skipped(
+    of_synthpix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for spoil in HALVES.values():
+        shutil.copytree(of_synthpix / "5", of_synthpix / "7")
+        spoil(of_synthpix / "7")
+        with pytest.warns(UserWarning, match="Step 7 .*synthpix wrote it, and it is incomplete"):
+            assert SynthPixDataset(base(**few), load_from=of_synthpix).position == 5
+        assert main(["inspect", str(of_synthpix)]) == 1
+        assert "synthpix wrote it, and it is incomplete" in capsys.readouterr().out
+        shutil.rmtree(of_synthpix / "7")
+
+
+def test_a_list_of_files_that_is_none_is_other_data(of_synthpix: Path) -> None:
+    for files in ("[" * 3000, "[1]", "['a', 1]", "[]", "[b'a']", "[{}.x]"):
+        _change_grain(of_synthpix / "5", {"data_source": f"Source(file_list={files}])"})
+        with pytest.raises(ValueError, match="other data"):
+            SynthPixDataset(base(**few), load_from=of_synthpix)
 
 
 def test_a_checkpoint_of_synthpix_fits_one_stream_alone(of_synthpix: Path) -> None:

@@ -1,6 +1,8 @@
 """The state is a small plain dict, complete and checked."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 import torch
-from kinds import KINDS, base, few, fields, write_npy
+from kinds import KINDS, base, few, fields, write_h5, write_mat, write_npy
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
+from synthpix_torch.data.files import digest_contents
 
 
 def plain(value: Any) -> bool:
@@ -92,6 +95,15 @@ def change(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (lambda s: change(s, sampler={}), ValueError, "corrupt: position is None"),
         (lambda s: change(s, sampler=3), ValueError, "corrupt: position is None"),
         (lambda s: change(s, sampler={"position": -1}), ValueError, "corrupt: position is -1"),
+        (
+            lambda s: change(s, sampler={"position": 2**62}),
+            ValueError,
+            "position 46116.* is larger",
+        ),
+        (lambda s: change(s, sampler={"position": 10**5000}), ValueError, "an integer of 16610 bi"),
+        (lambda s: change(s, grain={"next_index": 10**5000}), ValueError, "an integer of 16610 bi"),
+        (lambda s: change(s, fingerprint="x=1|" * 10**5), ValueError, "its fingerprint is 'x=1|x"),
+        (lambda s: change(s, format=10**5000), ValueError, "has format an integer of 16610 bits"),
         (lambda s: change(s, sampler={"position": 1.0}), ValueError, "corrupt: position is 1.0"),
         (lambda s: change(s, grain={"next_index": True}), ValueError, "corrupt: next_index"),
         (lambda s: change(s, grain={"next_index": 3}), ValueError, "corrupt: next_index 3"),
@@ -158,6 +170,72 @@ def test_a_state_of_other_files_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(StateMismatchError, match=r"records \(saved 5, here 4\), names"):
         a.load_state_dict(b.state_dict())
+
+
+def _write(kind: str, folder: Path) -> dict[str, Any]:
+    """Files of a kind, and a configuration that reads them."""
+    if kind == "real":
+        return KINDS["real"](folder) | {"file_list": [str(write_mat(folder, 20, (16, 16)))]}
+    {".npy": write_npy, ".h5": write_h5}[kind](folder, 20)
+    return base(scheduler_class=kind, file_list=[str(folder)])
+
+
+@pytest.mark.parametrize("kind", [".npy", ".h5", "real"])
+@pytest.mark.parametrize("records", [slice(0, 1), slice(-1, None), slice(None)], ids=str)
+def test_other_contents_under_the_same_names_are_refused(
+    kind: str, records: slice, tmp_path: Path
+) -> None:
+    config = _write(kind, tmp_path / "a")
+    state = SynthPixDataset(config).state_dict()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    moved = config | {"file_list": [str(tmp_path / "b")]}
+    SynthPixDataset(moved).load_state_dict(state)
+    for path in sorted((tmp_path / "b").iterdir())[records]:
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+    with pytest.raises(StateMismatchError, match=r"another stream: contents \(saved #\w+, here #"):
+        SynthPixDataset(moved).load_state_dict(state)
+
+
+def test_files_of_other_sizes_are_refused(tmp_path: Path) -> None:
+    config = base(scheduler_class=".npy", file_list=[str(write_npy(tmp_path, 40))])
+    state = SynthPixDataset(config).state_dict()
+    with (tmp_path / "flow_7.npy").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(StateMismatchError, match="another stream: contents"):
+        SynthPixDataset(config).load_state_dict(state)
+
+
+def test_a_state_without_contents_is_of_an_older_version_and_loads(tmp_path: Path) -> None:
+    config = base(scheduler_class=".npy", file_list=[str(write_npy(tmp_path, 4))])
+    with SynthPixDataset(config) as dataset:
+        state = dataset.state_dict()
+        parts = state["fingerprint"].split("|")
+        state["fingerprint"] = "|".join(part for part in parts if "contents=" not in part)
+        assert len(state["fingerprint"].split("|")) == len(parts) - 1
+        dataset.load_state_dict(state)
+
+
+def test_the_contents_of_many_files_are_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [str(write_npy(tmp_path, 1) / "flow_0.npy")] * 5000
+    sizes: list[Any] = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: sizes.append(path) or stat(path, **how))
+    digest_contents(names)
+    assert len(sizes) <= 1024 + 16
+
+
+def test_an_error_shows_no_control_characters_of_a_state() -> None:
+    with SynthPixDataset(base()) as dataset:
+        state = dataset.state_dict()
+        state["fingerprint"] += "|\x1b[2J=\x1b[31m"
+        with pytest.raises(
+            StateMismatchError, match=r"'\\x1b\[2J' \(saved '\\x1b\[31m', here null"
+        ):
+            dataset.load_state_dict(state)
 
 
 def test_a_source_of_the_users_own_can_say_what_it_is() -> None:

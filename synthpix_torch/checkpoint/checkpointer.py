@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from synthpix_torch.checkpoint import step as steps
+from synthpix_torch.checkpoint.files import CorruptError
 from synthpix_torch.checkpoint.folder import CheckpointError, CleanupError, Folder
 from synthpix_torch.checkpoint.load import Found, find_step
-from synthpix_torch.checkpoint.objects import Dataset, Objects
+from synthpix_torch.checkpoint.objects import Objects
+from synthpix_torch.checkpoint.retention import Retention
 from synthpix_torch.checkpoint.step import Manifest
 from synthpix_torch.checks import check_integer
 from synthpix_torch.stream import ranks
@@ -44,6 +45,9 @@ class Checkpointer:
         keep: int | None = None,
         keep_every: int | None = None,
         every: int = 1,
+        best: str | None = None,
+        best_mode: str = "min",
+        keep_best: int = 1,
         read_only: bool = False,
     ) -> None:
         """Read and write nothing yet.
@@ -54,17 +58,21 @@ class Checkpointer:
                 object that is not registered are kept, too.
             keep_every: Keep multiples of it for ever.
             every: `save` writes multiples of it only.
+            best: The metric by which steps are compared.
+            best_mode: "min" or "max": whether a small or a large metric is good.
+            keep_best: How many of the best steps to keep beside the newest.
             read_only: Restore without a lock, while another process may be writing.
 
         Raises:
-            TypeError: A number is not an integer.
-            ValueError: A number is not positive, or the folder is not on a local disk.
+            TypeError: A number is not an integer, or a metric is not a string.
+            ValueError: A number is not positive, `best_mode` is unknown, or the folder is not on a
+                local disk.
         """
-        for name, value in (("keep", keep), ("keep_every", keep_every), ("every", every)):
-            if name == "every" or value is not None:
-                check_integer(name, value, 1)
+        check_integer("every", every, 1)
+        self._retention = Retention(keep, keep_every, best, best_mode, keep_best)
+        self._retention.check()
         self._folder = Folder(folder)
-        self._keep, self._keep_every, self._every = keep, keep_every, every
+        self._every = every
         self._read_only = read_only
         self._objects = Objects()
         self._skipped: list[int] = []
@@ -78,6 +86,10 @@ class Checkpointer:
     def register(self, **objects: Any) -> None:
         """Add objects to save, anything with `state_dict` and `load_state_dict`, by name.
 
+        An object that writes files of its own may have a method `flush`, which flushes to disk what
+        its last `state_dict` referred to. It is called in the background before a step is complete;
+        on ranks that do not write, in `save`.
+
         Raises:
             TypeError: An object lacks one of the two methods.
             ValueError: A name is taken or cannot name an item, or an object has two names.
@@ -85,7 +97,14 @@ class Checkpointer:
         self._check_open()
         self._objects.add(objects)
 
-    def save(self, step: int, *, overwrite: bool = False, force: bool = False) -> bool:
+    def save(
+        self,
+        step: int,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        force: bool = False,
+    ) -> bool:
         """Save the present states of all objects; they are written in the background.
 
         Later changes of the objects are not saved. Waits first if the previous step is still being
@@ -93,6 +112,7 @@ class Checkpointer:
 
         Args:
             step: Its number, larger than all before.
+            metrics: Numbers by name, by which steps are compared; rank 0 writes its own.
             overwrite: Replace the step of the same number and all newer ones.
             force: Save although `step` is not a multiple of `every`.
 
@@ -101,8 +121,10 @@ class Checkpointer:
 
         Raises:
             CheckpointError: The previous step could not be written, or this process may not write.
-            ValueError: There is such a step or a newer one, or nothing is registered.
-            TypeError: A state holds a value that could not be restored.
+            ValueError: There is such a step or a newer one, nothing is registered, or the metric
+                `best` is missing among the metrics.
+            TypeError: A state holds a value that could not be restored, or a metric is not a
+                number.
             RuntimeError: The ranks differ in what to save, or another rank failed.
         """
         self._check_open()
@@ -117,21 +139,26 @@ class Checkpointer:
                 self._finish()
             return False
         self._has_saved = True
-        replacing = ranks.together(lambda: self._prepare(step, overwrite=overwrite))
+        numbers, replacing = ranks.together(
+            lambda: (self._retention.read(metrics), self._prepare(step, overwrite=overwrite))
+        )
         taken = self._objects.take(step, keep=self._writes)
         if self._writes:
-            manifest = self._objects.describe(taken)
+            manifest = self._objects.describe(taken, step, numbers)
             self._pending = self._writer.submit(self._write, step, taken, manifest, replacing)
         return True
 
-    def restore(self, step: int | None = None, *, only: Iterable[str] | None = None) -> int | None:
-        """Load the newest complete step into the registered objects, or a given one.
+    def restore(
+        self, step: int | None = None, *, best: bool = False, only: Iterable[str] | None = None
+    ) -> int | None:
+        """Load the newest complete step into the registered objects, the best or a given one.
 
         Corrupt steps are skipped with a warning; the next `save` quarantines them. Nothing changes
         unless everything can be read and fits.
 
         Args:
             step: The step; the newest complete one by default.
+            best: Load the complete step with the best metric; of equal ones the newest.
             only: Names of the objects to restore; others are left as they are, and the step may
                 hold objects that are not registered.
 
@@ -139,32 +166,43 @@ class Checkpointer:
             The number of the step, None if there is no complete step.
 
         Raises:
-            CheckpointError: The given step is corrupt, or another process writes to the folder.
-            ValueError: There is no such step, or it holds other objects than are registered.
+            CheckpointError: The given step is corrupt, this process cannot read a step now, or
+                another process writes to the folder.
+            ValueError: There is no such step, it holds other objects than are registered, or no
+                step has the metric.
             StateMismatchError: A dataset was saved with another configuration or other data.
             RuntimeError: Another rank failed.
+            Exception: An object's own error, if a state does not fit.
         """
         self._check_open()
         if step is not None:
             check_integer("step", step, 0)
         if isinstance(only, str):
             raise TypeError(f"only must be a list of names: pass only=[{only!r}].")
+        if best and (step is not None or self._retention.best is None):
+            raise ValueError(
+                "restore(best=True) needs the metric: pass Checkpointer(..., best=name), and no "
+                "step=."
+            )
         only = None if only is None else list(only)
-        ranks.check_equal({"step": str(step), "only": str(only)})
+        ranks.check_equal({"step": str(step), "best": str(best), "only": str(only)})
         while True:
             # Rank 0 decides: the others might look while a step is moved.
-            found = ranks.from_first(partial(self._find, step))
+            found = ranks.from_first(partial(self._find, step, best))
             if self._writes:
                 found.warn(self._folder.path, stacklevel=2)
             if found.number is None:
                 return None
+            failure: Exception | None = None
             try:
                 saved = ranks.together(partial(self._read, found.number, only))
+            except Exception as error:
+                failure = error
+            # Else its writer has moved, deleted or replaced it while it was read.
+            if ranks.from_first(self._folder.locations).get(found.number) == found.location:
                 break
-            except Exception:
-                # Its writer may have moved or deleted it meanwhile, for a newer one.
-                if ranks.from_first(self._folder.locations).get(found.number) == found.location:
-                    raise
+        if failure is not None:
+            raise failure
         self._objects.load(saved, self._rank)
         return found.number
 
@@ -246,17 +284,23 @@ class Checkpointer:
             return []
         folder = self._folder
         folder.lock()
-        for number in self._skipped:
-            if steps.is_ours(folder.step(number)):
-                logger.warning("Moved a corrupt step to %s.", folder.quarantine(number))
-        self._skipped = []
-        newer = [number for number in folder.steps() if number >= step]
-        for number in newer:
-            if not steps.is_ours(folder.step(number)):
-                raise ValueError(
-                    f"{folder.step(number)} was written by another program and is not older than "
-                    f"step {step}: move it elsewhere, or choose another folder."
-                )
+        try:
+            for number in self._skipped:
+                if steps.is_ours(folder.step(number)):
+                    logger.warning("Moved a corrupt step to %s.", folder.quarantine(number))
+            self._skipped = []
+            newer = [number for number in folder.steps() if number >= step]
+            foreign = [number for number in newer if not steps.is_ours(folder.step(number))]
+        except OSError as error:
+            raise CheckpointError(
+                f"The steps in {folder.path} cannot be read or moved: {error}. Fix that, and save "
+                "again."
+            ) from error
+        if foreign:
+            raise ValueError(
+                f"{folder.step(foreign[0])} was written by another program and is not older than "
+                f"step {step}: move it elsewhere, or choose another folder."
+            )
         if newer and not overwrite:
             raise ValueError(
                 f"Step {newer[-1]} is in {folder.path} already, step {step} is not newer: "
@@ -270,9 +314,10 @@ class Checkpointer:
         """Write a step in the background, then delete old ones."""
         folder, saved = self._folder, False
         try:
+            self._objects.flush()
             folder.write(step, lambda path: steps.write_step(path, taken, manifest), replacing)
             saved = True
-            folder.delete(self._outdated(manifest.objects))
+            folder.delete(self._retention.outdated(folder, manifest.objects))
         except Exception as error:
             cause = str(error).rstrip(".")
             if saved or isinstance(error, CleanupError):
@@ -289,63 +334,27 @@ class Checkpointer:
             logger.error("%s", text)
             raise CheckpointError(text) from error
 
-    def _outdated(self, objects: Mapping[str, str]) -> list[int]:
-        """Return the steps to delete: none of them holds more than these objects."""
-        if self._keep is None:
-            return []
-        ours = [n for n in self._folder.steps() if steps.is_ours(self._folder.step(n))]
-        return [
-            number
-            for number in ours[: -self._keep]
-            if not (self._keep_every and number % self._keep_every == 0)
-            and _holds_only(self._folder.step(number), objects)
-        ]
-
-    def _find(self, step: int | None) -> Found:
+    def _find(self, step: int | None, best: bool) -> Found:
         self._finish()
         if self._writes and not self._read_only:
             self._folder.lock()
-        found = find_step(self._folder, steps.find_fault, step)
+        ranked = self._retention.ranked if best else None
+        found = find_step(self._folder, steps.find_fault, step, ranked)
         self._skipped = list(found.faults)
         return found
 
     def _read(self, step: int, only: list[str] | None) -> dict[str, Any]:
         """Read the states of a step for the registered objects."""
-        manifest = steps.read_manifest(self._folder.step(step))
-        if manifest is None:
+        path = self._folder.step(step)
+        try:
+            manifest = steps.read_manifest(path)
+            if manifest is None:
+                raise CheckpointError(
+                    f"Step {step} cannot be read in {self._folder.path} on rank {self._rank}: all "
+                    "ranks need the same folder."
+                )
+            return steps.read_step(path, self._objects.select(manifest.objects, step, only))
+        except (OSError, CorruptError) as error:
             raise CheckpointError(
-                f"Step {step} cannot be read in {self._folder.path} on rank {self._rank}: all "
-                "ranks need the same folder."
-            )
-        chosen = self._objects.select(manifest.objects, step, only)
-        return steps.read_step(self._folder.step(step), chosen)
-
-
-def _holds_only(step: Path, objects: Mapping[str, str]) -> bool:
-    try:
-        manifest = steps.read_manifest(step)
-    except ValueError:
-        # A newer version wrote it.
-        return False
-    return manifest is not None and manifest.objects.items() <= objects.items()
-
-
-def save_checkpoint(
-    folder: str | os.PathLike[str], dataset: Dataset, step: int, max_to_keep: int = 1
-) -> None:
-    """Save a dataset alone, and return when it is on disk; like synthpix.save_checkpoint.
-
-    Args:
-        folder: The folder of the steps.
-        dataset: Saved under the name `data`.
-        step: Its number, larger than all before.
-        max_to_keep: How many of the newest steps to keep. Steps that hold other objects are kept,
-            too.
-
-    Raises:
-        CheckpointError: It could not be written.
-        ValueError: There is such a step or a newer one.
-    """
-    with Checkpointer(folder, keep=max_to_keep) as checkpoints:
-        checkpoints.register(data=dataset)
-        checkpoints.save(step)
+                f"Step {step} in {self._folder.path} cannot be read: {error}."
+            ) from error

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import hashlib
 import os
 import shutil
+import stat
 import uuid
-import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from synthpix_torch.checkpoint.step import sync
+from synthpix_torch.checkpoint.files import CorruptError, exists, read_bytes, sync
+from synthpix_torch.checkpoint.lock import Lock
 
 WORK = ".synthpix_torch"
 """The lock, steps being written or deleted, and the quarantine of corrupt steps."""
@@ -33,10 +34,12 @@ class Location(NamedTuple):
     Attributes:
         path: Its folder.
         inode: Distinguishes that folder from another one of the same name.
+        changed: Time in ns, as a file system may use an inode again.
     """
 
     path: Path
     inode: int
+    changed: int
 
 
 class Folder:
@@ -55,7 +58,7 @@ class Folder:
             raise ValueError(f"{path} is not on a local disk: choose a folder, and copy it there.")
         self.path = Path(path).absolute()
         self._work = self.path / WORK
-        self._lock: _Lock | None = None
+        self._lock: Lock | None = None
 
     def steps(self) -> list[int]:
         """Return the numbers of all steps in order, complete or corrupt.
@@ -79,7 +82,7 @@ class Folder:
                     paths.pop(number, None)
                 paths |= {number: self._work / "decided" / str(number) for number in decided}
                 with suppress(FileNotFoundError):
-                    found = {n: Location(path, path.stat().st_ino) for n, path in paths.items()}
+                    found = {number: _locate(path) for number, path in paths.items()}
                     # Else a writer has moved steps in the meantime.
                     if self._decided() == (decided, replaced):
                         return found
@@ -91,7 +94,7 @@ class Folder:
     def step(self, number: int) -> Path:
         """Return where a step is, or would be."""
         decided = self._work / "decided" / str(number)
-        return decided if decided.exists() else self.path / str(number)
+        return decided if exists(decided) else self.path / str(number)
 
     # Writing -----------------------------------------------------------------------------------
 
@@ -101,15 +104,17 @@ class Folder:
         What a killed writer has begun is completed or removed.
 
         Raises:
-            CheckpointError: Another process writes, the folder cannot be written, or it was removed
-                or replaced since it was locked.
+            CheckpointError: Another process writes, the folder cannot be written, it was removed
+                or replaced since it was locked, or a link in it leads elsewhere.
         """
         if self._lock is not None:
-            self._lock.check(self.path)
+            if fault := self._lock.fault():
+                raise CheckpointError(f"{self.path} {fault}.")
             return
         try:
+            self._check_work()
             _make(self._work)
-            self._lock = _Lock(self._work / "lock")
+            self._lock = Lock(self._work / "lock")
             try:
                 self._recover()
             except BaseException:
@@ -124,6 +129,10 @@ class Folder:
             raise CheckpointError(
                 f"Nothing can be written to {self.path}: {error.strerror}. Choose another folder, "
                 "or pass read_only=True to restore only."
+            ) from error
+        except RecursionError as error:
+            raise CheckpointError(
+                f"{self._work} is nested too deeply to be removed: delete it."
             ) from error
 
     def unlock(self) -> None:
@@ -155,7 +164,7 @@ class Folder:
             self.lock()
             if replacing:
                 decided.mkdir(exist_ok=True)
-                (decided / "replaced").write_text(" ".join(map(str, replacing)))
+                (decided / "replaced").write_text(_sealed(" ".join(map(str, replacing))))
                 sync(decided / "replaced")
                 sync(decided)
             os.rename(path, (decided if replacing else self.path) / str(number))
@@ -186,91 +195,75 @@ class Folder:
     def _move(self, number: int, name: str) -> Path:
         path = self._work / name / f"{number}-{uuid.uuid4().hex[:8]}"
         path.parent.mkdir(exist_ok=True)
-        os.rename(self.path / str(number), path)
+        self._rename(self.path / str(number), path)
         sync(self.path)
         return path
 
+    def _rename(self, source: Path, target: Path) -> None:
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A folder in a lower layer of an overlay, as in the image of a container.
+            copy = self._work / "saving" / source.name
+            _remove(copy)
+            shutil.copytree(source, copy, symlinks=True)
+            for parent, _, files in os.walk(copy, topdown=False):
+                for path in (*(Path(parent, name) for name in files), Path(parent)):
+                    if not path.is_symlink():
+                        sync(path)
+            os.rename(copy, target)
+            _remove(source)
+
     def _decided(self) -> tuple[list[int], list[int]]:
         """Return the complete step, if any, that replaces others, and those."""
-        folder = self._work / "decided"
-        decided = _numbers(folder)
-        replaced = list(decided)
-        if decided:
+        self._check_work()
+        decided = _numbers(self._work / "decided")
+        path = self._work / "decided" / "replaced"
+        if not decided:
+            return [], []
+        try:
+            return decided, [*decided, *_read_sealed(path)]
+        except ValueError as error:
+            if not exists(path):
+                return decided, decided
+            raise CheckpointError(
+                f"The list of the steps that step {decided[-1]} replaces cannot be read: {error}. "
+                f"Move newer steps elsewhere, then delete {path}."
+            ) from error
+
+    def _check_work(self) -> None:
+        """Raise if something in the work folder could lead out of it.
+
+        Raises:
+            CheckpointError: It is not a folder, or the lock not a file, of the folder alone.
+        """
+        for name in ("", "decided", "saving", "deleted", "quarantine", "lock"):
+            path = self._work / name
             with suppress(FileNotFoundError):
-                replaced += map(int, (folder / "replaced").read_text().split())
-        return decided, replaced
+                found = os.lstat(path)
+                own = stat.S_ISREG if name == "lock" else stat.S_ISDIR
+                if not own(found.st_mode) or (name == "lock" and found.st_nlink > 1):
+                    raise CheckpointError(
+                        f"{path} is a link or of another kind than synthpix_torch makes, and may "
+                        "lead out of the folder: delete it."
+                    )
 
     def _recover(self) -> None:
         """Complete a replacement that was decided, and remove the rest."""
         decided, replaced = self._decided()
         self.delete({*replaced} & {*_numbers(self.path)})
         for number in decided:
-            os.rename(self._work / "decided" / str(number), self.path / str(number))
+            self._rename(self._work / "decided" / str(number), self.path / str(number))
             sync(self.path)
         self._clear()
 
     def _clear(self) -> None:
         """Remove temporary folders as far as possible, if the lock still holds."""
-        if self._lock is not None:
-            with suppress(CheckpointError):
-                self._lock.check(self.path)
-                for rest in ("decided", "saving", "deleted"):
-                    shutil.rmtree(self._work / rest, ignore_errors=True)
-
-
-class _Lock:
-    """A lock on a file, which the system releases when the process ends."""
-
-    def __init__(self, path: Path) -> None:
-        """Acquire the lock.
-
-        Raises:
-            BlockingIOError: Another process holds it; its number is the text of the error.
-        """
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self.release = weakref.finalize(self, os.close, self._descriptor)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(self._descriptor, 20).decode(errors="replace") or "unknown"
-            self.release()
-            raise BlockingIOError(errno.EWOULDBLOCK, owner) from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, str(os.getpid()).encode())
-        _LOCKS.add(self)
-
-    def check(self, folder: Path) -> None:
-        """Raise unless the lock still holds.
-
-        Raises:
-            CheckpointError: The file was removed or replaced, or this is a forked child.
-        """
-        if not self.release.alive:
-            raise CheckpointError(
-                f"This process was forked from the one that writes to {folder}: save there only."
-            )
-        try:
-            same = os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
-        except OSError:
-            same = False
-        if not same:
-            raise CheckpointError(
-                f"{folder} was removed or replaced while it was in use: put it back, or start "
-                "again with another folder."
-            )
-
-
-_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
-
-
-def _release_in_child() -> None:
-    # A forked child would otherwise hold the lock after its parent was killed.
-    for lock in tuple(_LOCKS):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_release_in_child)
+        if self._lock is not None and self._lock.fault() is None:
+            for rest in ("decided", "saving", "deleted"):
+                shutil.rmtree(self._work / rest, ignore_errors=True)
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -281,6 +274,24 @@ def _numbers(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(name) for name in found if name.isdecimal() and str(int(name)) == name)
+
+
+def _locate(path: Path) -> Location:
+    found = path.stat()
+    return Location(path, found.st_ino, found.st_mtime_ns)
+
+
+def _sealed(text: str) -> str:
+    return f"{text}\n# {hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def _read_sealed(path: Path) -> list[int]:
+    """Return numbers that were written with `_sealed`, or before version 0.3.0 without it."""
+    text = read_bytes(path).decode(errors="replace")
+    numbers = text.partition("\n")[0]
+    if text not in (numbers, _sealed(numbers)) or not numbers.replace(" ", "").isdecimal():
+        raise CorruptError(f"{path} was changed")
+    return [int(number) for number in numbers.split()]
 
 
 def _make(folder: Path) -> None:

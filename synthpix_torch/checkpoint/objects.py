@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeGuard
 
-import torch
-
 from synthpix_torch.checkpoint.random_state import RandomState
-from synthpix_torch.checkpoint.step import DATASET, ITEMS, RANDOM, TORCH, Manifest
+from synthpix_torch.checkpoint.snapshot import snapshot
+from synthpix_torch.checkpoint.step import (
+    DATASET,
+    ITEMS,
+    METRICS,
+    RANDOM,
+    TORCH,
+    Manifest,
+    is_name,
+)
 from synthpix_torch.stream import ranks
 from synthpix_torch.stream.state import digest
 from synthpix_torch.stream.stream import Stream
 
 # Items of a dataset, and those that Orbax keeps for itself.
-_RESERVED = (*ITEMS, "default", "metrics")
-
-_PLAIN = (int, float, bool, str, type(None), torch.Size, torch.dtype, torch.device)
-_SHARDED = ("DTensor", "ShardedTensor")
-_READABLE_BITS = 2000
-"""Longer integers are pickled in a way that torch does not read with weights_only=True."""
+_RESERVED = (*ITEMS, METRICS, "default")
 
 
 class Dataset(Protocol):
@@ -73,7 +72,7 @@ class Objects:
             ValueError: A name is taken or cannot name an item, or an object has two names.
         """
         for name, thing in objects.items():
-            if not name.isascii() or not name.isidentifier() or name.startswith("_"):
+            if not is_name(name):
                 raise ValueError(
                     f"{name!r} cannot name an object: use letters, digits and underscores, with "
                     "a letter at the start."
@@ -124,15 +123,27 @@ class Objects:
                 for name in self.datasets
             }
         )
-        taken = ranks.together(
-            lambda: {name: _snapshot(state, name) for name, state in now.items()} if keep else {}
-        )
+        taken = ranks.together(partial(self._keep if keep else self._leave, now))
         for name, kind in self.kinds.items():
             if kind == RANDOM:
                 taken[name] = {"ranks": ranks.gather(now[name])}
         return taken
 
-    def describe(self, taken: Mapping[str, Any]) -> Manifest:
+    def _keep(self, now: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: snapshot(state, name) for name, state in now.items()}
+
+    def _leave(self, now: Mapping[str, Any]) -> dict[str, Any]:
+        # The rank that writes flushes in the background, before the step is complete.
+        self.flush()
+        return {}
+
+    def flush(self) -> None:
+        """Let objects that write files of their own flush them to disk."""
+        for thing in self._objects.values():
+            if callable(flush := getattr(thing, "flush", None)):
+                flush()
+
+    def describe(self, taken: Mapping[str, Any], step: int, metrics: dict[str, float]) -> Manifest:
         """Return the manifest of a step that holds the states that `take` returned."""
         datasets, recipes = {}, {}
         for name, dataset in self.datasets.items():
@@ -143,7 +154,7 @@ class Objects:
                 "fingerprint": digest(taken[name]),
             }
             recipes[name] = dataset.recipe
-        return Manifest(self.kinds, datasets, recipes, version("synthpix_torch"))
+        return Manifest(self.kinds, datasets, recipes, metrics, step, version("synthpix_torch"))
 
     def select(
         self, kinds: Mapping[str, str], step: int, only: Iterable[str] | None
@@ -201,7 +212,7 @@ class Objects:
         for name in saved:
             thing = self._objects[name]
             if isinstance(thing, RandomState):
-                everyone = own.pop(name)["ranks"]
+                everyone = _random_states(own.pop(name), name)
                 if rank < len(everyone):
                     own[name] = everyone[rank]
                 else:
@@ -221,7 +232,7 @@ class Objects:
         if name in own:
             now = self._objects[name].state_dict()
             try:
-                before[name] = _snapshot(now, name)
+                before[name] = snapshot(now, name)
             except TypeError:
                 # It need not be fit for a file: that of a lazy module before its first batch.
                 before[name] = copy.deepcopy(now)
@@ -253,6 +264,13 @@ def _kind(thing: object) -> str:
     return RANDOM if isinstance(thing, RandomState) else TORCH
 
 
+def _random_states(saved: Any, name: str) -> list[Any]:
+    everyone = saved.get("ranks") if isinstance(saved, dict) else None
+    if not isinstance(everyone, list):
+        raise ValueError(f"The step holds no random states of ranks under the name {name}.")
+    return everyone
+
+
 def _position(state: Mapping[str, Any]) -> int:
     position: int = state["sampler"]["position"]
     return position
@@ -264,91 +282,3 @@ def _article(thing: Any) -> str:
 
 def _names(kinds: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in sorted(kinds.items())) or "nothing"
-
-
-# Snapshots ---------------------------------------------------------------------------------------
-
-
-_Storages = dict[Any, tuple[torch.UntypedStorage, torch.dtype, str]]
-"""Copied memory, and dtype and name of the first tensor in it, by where the original is."""
-
-
-def _snapshot(state: Any, name: str) -> Any:
-    """Copy a state dict to the memory of the host; tensors that share memory still share it.
-
-    Raises:
-        TypeError: A value could be saved, but not be read with `weights_only=True`.
-    """
-    return _copy(state, name, {})
-
-
-def _copy(value: Any, where: str, storages: _Storages) -> Any:
-    kind = type(value)
-    if kind in _PLAIN and not (kind is int and value.bit_length() > _READABLE_BITS):
-        return value
-    if kind in (torch.Tensor, torch.nn.Parameter) and _is_simple(value):
-        return _copy_tensor(value.detach(), where, storages)
-    if kind in (dict, OrderedDict):
-        items = {
-            _copy(key, f"a key of {where}", storages): _copy(item, f"{where}[{key!r}]", storages)
-            for key, item in value.items()
-        }
-        copied = kind(items)
-        if hasattr(value, "_metadata"):
-            # Versions of modules, which load_state_dict reads.
-            vars(copied)["_metadata"] = copy.deepcopy(value._metadata)
-        return copied
-    if kind in (list, tuple):
-        return kind(_copy(item, f"{where}[{i}]", storages) for i, item in enumerate(value))
-    if kind.__name__ in _SHARDED:
-        raise TypeError(
-            f"{where} is a {kind.__name__}, of which each rank holds a part: register an object "
-            "whose state_dict() returns full tensors, or use torch.distributed.checkpoint, which "
-            "saves the dataset as it is."
-        )
-    return _copy_through_torch(value, where)
-
-
-def _is_simple(tensor: torch.Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and tensor.device.type in ("cpu", "cuda")
-        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
-    )
-
-
-def _copy_tensor(tensor: torch.Tensor, where: str, storages: _Storages) -> torch.Tensor:
-    storage = tensor.untyped_storage()
-    key = (tensor.device, storage.data_ptr(), storage.nbytes())
-    extent = sum((n - 1) * step for n, step in zip(tensor.size(), tensor.stride(), strict=True))
-    end = (tensor.storage_offset() + extent + 1) * tensor.element_size()
-    if tensor.numel() and end > storage.nbytes():
-        raise TypeError(f"The memory of {where} was freed: save before that, or leave it out.")
-    if key not in storages:
-        # As a tensor, because torch copies tensors with all threads.
-        whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-        copied = (whole.cpu() if whole.is_cuda else whole.clone()).untyped_storage()
-        storages[key] = copied, tensor.dtype, where
-    copied, dtype, other = storages[key]
-    if dtype != tensor.dtype and storage.nbytes():
-        raise TypeError(
-            f"{where} ({tensor.dtype}) and {other} ({dtype}) share memory, which torch.save cannot "
-            "write: clone one of them in state_dict()."
-        )
-    empty = torch.empty(0, dtype=tensor.dtype, device="cpu")
-    return empty.set_(copied, tensor.storage_offset(), tensor.size(), tensor.stride())
-
-
-def _copy_through_torch(value: Any, where: str) -> Any:
-    """Copy a rare type by saving and loading it, which shows at once whether torch can."""
-    buffer = io.BytesIO()
-    try:
-        torch.save(value, buffer)
-        buffer.seek(0)
-        return torch.load(buffer, weights_only=True, map_location="cpu")
-    except (pickle.PickleError, AttributeError, RuntimeError, TypeError, IndexError) as error:
-        raise TypeError(
-            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which torch.load "
-            "refuses to read with weights_only=True: make it a tensor, a number or a string in "
-            "state_dict(), or allow its type with torch.serialization.add_safe_globals."
-        ) from error

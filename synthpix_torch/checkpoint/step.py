@@ -11,27 +11,32 @@ The layout is that of an Orbax Composite, so that Orbax lists and reads the step
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
+
+from synthpix_torch.checkpoint.files import (
+    CorruptError,
+    open_regular,
+    printable,
+    read_json,
+    write_json,
+)
+from synthpix_torch.checkpoint.seal import check_seal, is_sealed, seal
 
 FORMAT = 1
 DATASET, RANDOM, TORCH = "dataset", "random", "torch"
 """Kinds of objects."""
 ITEMS = ("sampler", "grain")
 """Items of a dataset."""
-CHECKSUMS = "checksums.sha256"
+METRICS = "metrics"
+"""The item in which Orbax looks for metrics."""
 
 _MARK = "synthpix_torch"
 _METADATA = "_CHECKPOINT_METADATA"
-_CORRUPT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
-"""Errors of reading a corrupt step; any other error is a missing permission or resource."""
 
 
 class Manifest(NamedTuple):
@@ -42,13 +47,27 @@ class Manifest(NamedTuple):
         datasets: Position, epochs passed and fingerprint's digest of each dataset.
         recipes: What `SynthPixDataset.from_checkpoint` builds each dataset from; empty in steps
             of version 0.1.0.
+        metrics: Numbers by which steps are compared.
+        step: The number of the step, None in steps before version 0.3.0.
         version: The version of synthpix_torch that wrote the step.
     """
 
     objects: dict[str, str]
     datasets: dict[str, dict[str, Any]]
     recipes: dict[str, dict[str, Any]]
+    metrics: dict[str, float]
+    step: int | None
     version: str
+
+
+def is_name(name: object) -> bool:
+    """Return whether a name can be that of an object, and so of a folder of a step."""
+    return (
+        isinstance(name, str)
+        and name.isascii()
+        and name.isidentifier()
+        and not name.startswith("_")
+    )
 
 
 def write_step(step: Path, states: Mapping[str, Any], manifest: Manifest) -> None:
@@ -67,8 +86,11 @@ def write_step(step: Path, states: Mapping[str, Any], manifest: Manifest) -> Non
             (step / name).mkdir()
             with open(step / name / "state.pt", "wb") as file:
                 torch.save(states[name], file)
-    metadata = {"custom_metadata": {_MARK: {"format": FORMAT, **manifest._asdict()}}}
-    (step / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+    if manifest.metrics:
+        (step / METRICS).mkdir()
+        write_json(step / METRICS / METRICS, manifest.metrics)
+    mark = {"format": FORMAT, **manifest._asdict()}
+    write_json(step / _METADATA, {"custom_metadata": {_MARK: mark}})
     seal(step)
 
 
@@ -78,13 +100,37 @@ def read_step(step: Path, objects: Mapping[str, str]) -> dict[str, Any]:
     Args:
         step: A step without fault.
         objects: The kinds of the objects to read, by name.
+
+    Raises:
+        CorruptError: A state cannot be read, although it is what was saved.
+        OSError: This process cannot read it now.
     """
-    return {
-        name: read_dataset(step, prefix=_prefix(name))
-        if kind == DATASET
-        else torch.load(step / name / "state.pt", weights_only=True, map_location="cpu")
-        for name, kind in objects.items()
-    }
+    states = {}
+    for name, kind in objects.items():
+        try:
+            if kind == DATASET:
+                states[name] = read_dataset(step, prefix=_prefix(name))
+            else:
+                states[name] = _read_torch(step / name / "state.pt")
+        except (OSError, CorruptError):
+            raise
+        except Exception as error:
+            # torch raises errors of many kinds.
+            raise CorruptError(
+                f"the state of {name} cannot be read: {printable(str(error))}"
+            ) from error
+    return states
+
+
+def _read_torch(path: Path) -> Any:
+    with open_regular(path) as file:
+        length = file.seek(0, 2)
+        with zipfile.ZipFile(file) as archive:
+            # torch compresses nothing: what is longer unpacked would fill the memory.
+            if sum(entry.file_size for entry in archive.infolist()) > length:
+                raise CorruptError(f"{path} is compressed")
+        file.seek(0)
+        return torch.load(file, weights_only=True, map_location="cpu")
 
 
 def write_dataset(folder: Path, state: Mapping[str, Any], *, prefix: str = "") -> None:
@@ -92,12 +138,20 @@ def write_dataset(folder: Path, state: Mapping[str, Any], *, prefix: str = "") -
     rest = {key: value for key, value in state.items() if key != "grain"}
     for file, content in zip(_files(folder, prefix), (rest, state["grain"]), strict=True):
         file.parent.mkdir()
-        file.write_text(json.dumps(content), encoding="utf-8")
+        write_json(file, content)
 
 
-def read_dataset(folder: Path, *, prefix: str = "") -> dict[str, Any]:
-    """Read the state that `write_dataset` wrote."""
-    rest, grain = (json.loads(file.read_bytes()) for file in _files(folder, prefix))
+def read_dataset(
+    folder: Path, *, prefix: str = "", read: Callable[[Path], Any] = read_json
+) -> dict[str, Any]:
+    """Read the state that `write_dataset` wrote.
+
+    Args:
+        folder: The folder that holds the items.
+        prefix: Of the names of the items.
+        read: Reads a file of JSON.
+    """
+    rest, grain = (read(file) for file in _files(folder, prefix))
     return {**rest, "grain": grain}
 
 
@@ -120,19 +174,29 @@ def find_fault(step: Path) -> str | None:
 
     Raises:
         ValueError: A newer version wrote it.
-        OSError: This process cannot read it, which does not mean that it is corrupt.
+        OSError: This process cannot read it now, which does not mean that it is corrupt.
     """
     if not is_ours(step):
         return "synthpix_torch did not write it"
-    fault = _find_corruption(step)
-    if fault is None and read_manifest(step) is None:
-        return "its manifest is missing"
-    return fault
+    try:
+        check_seal(step)
+    except CorruptError as error:
+        return printable(str(error))
+    manifest = read_manifest(step)
+    if manifest is None:
+        return "its manifest is missing or malformed"
+    if manifest.step is not None and str(manifest.step) != step.name:
+        return f"it was saved as step {manifest.step}"
+    return None
 
 
 def is_ours(step: Path) -> bool:
-    """Return whether synthpix_torch wrote a step, also if parts of it are lost."""
-    return (step / CHECKSUMS).exists() or _read_mark(step) is not None
+    """Return whether synthpix_torch wrote a step, also if parts of it are lost.
+
+    Raises:
+        OSError: This process cannot read it now.
+    """
+    return is_sealed(step) or _read_mark(step) is not None
 
 
 def read_manifest(step: Path) -> Manifest | None:
@@ -140,6 +204,7 @@ def read_manifest(step: Path) -> Manifest | None:
 
     Raises:
         ValueError: A newer version wrote it.
+        OSError: This process cannot read it now.
     """
     mark = _read_mark(step)
     if mark is None:
@@ -147,97 +212,39 @@ def read_manifest(step: Path) -> Manifest | None:
     if mark["format"] > FORMAT:
         raise ValueError(
             f"{step} has format {mark['format']}, this version of synthpix_torch reads {FORMAT}: "
-            f"install version {mark.get('version')} or newer."
+            f"install version {printable(str(mark.get('version')))} or newer."
         )
-    try:
-        return Manifest(mark["objects"], mark["datasets"], mark.get("recipes", {}), mark["version"])
-    except KeyError:
+    older: dict[str, Any] = {"recipes": {}, "metrics": {}, "step": None}
+    parts = older | {key: mark[key] for key in Manifest._fields if key in mark}
+    if parts.keys() != set(Manifest._fields):
         return None
+    manifest = Manifest(**parts)
+    return manifest if _is_well_formed(manifest) else None
+
+
+def _is_well_formed(manifest: Manifest) -> bool:
+    objects, datasets, recipes, metrics, step, version = manifest
+    return (
+        all(isinstance(part, dict) for part in (objects, datasets, recipes, metrics))
+        and all(is_name(name) and isinstance(kind, str) for name, kind in objects.items())
+        and all(
+            objects.get(name) == DATASET
+            and isinstance(about, dict)
+            and isinstance(about.get("position"), int)
+            and isinstance(about.get("epochs"), float)
+            and isinstance(about.get("fingerprint"), str)
+            for name, about in datasets.items()
+        )
+        and all(isinstance(recipe, dict) for recipe in recipes.values())
+        and all(isinstance(value, float) for value in metrics.values())
+        and isinstance(step, int | None)
+        and isinstance(version, str)
+    )
 
 
 def _read_mark(step: Path) -> dict[str, Any] | None:
     try:
-        mark = json.loads((step / _METADATA).read_bytes())["custom_metadata"][_MARK]
-    except (OSError, ValueError, KeyError, TypeError):
+        mark = read_json(step / _METADATA)["custom_metadata"][_MARK]
+    except (CorruptError, KeyError, TypeError):
         return None
     return mark if isinstance(mark, dict) and isinstance(mark.get("format"), int) else None
-
-
-# Checksums -------------------------------------------------------------------------------------
-
-
-def seal(folder: Path) -> None:
-    """Write the checksums of all files in a folder, then flush all of it to disk."""
-    text = "".join(f"{_digest(folder / name)}  {name}\n" for name in _names(folder))
-    # sha256sum reads this line as a comment.
-    text += f"# {hashlib.sha256(text.encode()).hexdigest()}\n"
-    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
-    for parent, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            sync(Path(parent, name))
-        sync(Path(parent))
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _find_corruption(folder: Path) -> str | None:
-    """Return how a folder differs from what was sealed, None if it does not.
-
-    Raises:
-        OSError: This process cannot read it.
-    """
-    try:
-        expected = _read_checksums(folder)
-        found = set(_names(folder)) - {CHECKSUMS}
-        if missing := sorted(expected.keys() - found):
-            return f"{', '.join(missing)} is missing"
-        if added := sorted(found - expected.keys()):
-            return f"{', '.join(added)} does not belong there"
-        changed = (name for name, digest in expected.items() if _digest(folder / name) != digest)
-        name = next(changed, None)
-        return None if name is None else f"{name} was changed"
-    except ValueError as error:
-        return str(error)
-    except OSError as error:
-        if error.errno not in _CORRUPT:
-            raise
-        return str(error)
-
-
-def _read_checksums(folder: Path) -> dict[str, str]:
-    path = folder / CHECKSUMS
-    if not path.is_file():
-        raise ValueError(f"{CHECKSUMS} is missing")
-    *lines, last = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
-    if last != f"# {hashlib.sha256(''.join(lines).encode()).hexdigest()}\n":
-        raise ValueError(f"{CHECKSUMS} was changed")
-    pairs = (line.rstrip("\n").split("  ", 1) for line in lines)
-    return {name: digest for digest, name in pairs}
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the sorted names of all files below a folder."""
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        # A link to a folder would take its content from elsewhere, so it counts as a file.
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        found += [Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)]
-    return sorted(found)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def _digest(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return "not a file"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from synthpix_torch.checkpoint import from_synthpix
+from synthpix_torch.checkpoint import step as steps
+from synthpix_torch.checkpoint.files import list_files, printable
 from synthpix_torch.checkpoint.folder import Folder
-from synthpix_torch.checkpoint.load import is_synthpix_step
-from synthpix_torch.checkpoint.step import find_fault, is_ours, read_manifest
 
 HELP = "list the steps of a folder of checkpoints, reading every byte"
 
@@ -56,31 +58,33 @@ def describe_step(folder: Path, number: int) -> dict[str, Any]:
         FileNotFoundError: There is no such step.
     """
     path = Folder(folder).step(number)
-    manifest, corrupt, ours = None, None, True
+    manifest, corrupt, size, writer = None, None, 0, "another program"
     try:
-        ours = is_ours(path)
-        if ours:
-            manifest = read_manifest(path)
-            corrupt = find_fault(path)
+        if from_synthpix.is_synthpix_step(path):
+            writer, corrupt = "synthpix", from_synthpix.find_fault(path)
+        elif steps.is_ours(path):
+            writer, manifest = "synthpix_torch", steps.read_manifest(path)
+            corrupt = steps.find_fault(path)
+        if writer != "another program" or not path.is_symlink():
+            size = sum(os.lstat(path / name).st_size for name in list_files(path))
     except (ValueError, OSError) as error:
-        corrupt = str(error)
-    if ours:
-        writer = f"synthpix_torch {manifest.version}" if manifest else "synthpix_torch"
-    else:
-        writer = "synthpix" if is_synthpix_step(path) else "another program"
+        corrupt = printable(str(error))
+    if manifest:
+        writer += f" {manifest.version}"
     return {
         "step": number,
         "age": round(max(0.0, time.time() - path.stat().st_mtime), 1),
-        "size": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "size": size,
         "objects": manifest.objects if manifest else {},
         "datasets": manifest.datasets if manifest else {},
+        "metrics": manifest.metrics if manifest else {},
         "written_by": writer,
         "corrupt": corrupt,
     }
 
 
 def _table(found: Sequence[dict[str, Any]]) -> str:
-    rows = [("step", "age", "size", "position", "fingerprint", "objects", "")]
+    rows = [("step", "age", "size", "position", "fingerprint", "metrics", "objects", "")]
     for step in found:
         datasets = step["datasets"].items()
         position = ", ".join(
@@ -94,14 +98,16 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
                 _size(step["size"]),
                 position or "-",
                 ", ".join(dataset["fingerprint"] for _, dataset in datasets) or "-",
+                ", ".join(f"{name} {value:.6g}" for name, value in step["metrics"].items()) or "-",
                 ", ".join(step["objects"]) or f"by {step['written_by']}",
                 f"CORRUPT: {step['corrupt']}" if step["corrupt"] else "",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        for row in shown
     )
 
 

@@ -7,29 +7,55 @@ in `COMMANDS`.
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any, Final
 
-from synthpix_torch.checkpoint.folder import CheckpointError
-from synthpix_torch.cli import inspect
+from synthpix_torch.cli import bench, export, inspect, preview, replay, verify
 
-COMMANDS: dict[str, ModuleType] = {"inspect": inspect}
+COMMANDS: dict[str, ModuleType] = {
+    "preview": preview,
+    "verify": verify,
+    "bench": bench,
+    "export": export,
+    "inspect": inspect,
+    "replay": replay,
+}
+
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C: 128 and the number of SIGINT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit status: 0 for success, 1 for a negative result.
+    """Run a subcommand and return its exit status.
+
+    Returns:
+        0 for success, 1 for a negative result, 130 after Ctrl-C.
 
     Raises:
         SystemExit: With status 2 if the arguments are wrong or the subcommand cannot run.
     """
     parser = argparse.ArgumentParser(prog="synthpix-torch")
     subparsers = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    parsers = {}
     for name, command in COMMANDS.items():
-        parsers[name] = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
-        command.add_arguments(parsers[name])
+        command.add_arguments(
+            subparsers.add_parser(name, help=command.HELP, description=command.HELP)
+        )
     options = parser.parse_args(arguments)
+    title = f"{parser.prog} {options.command}"
     try:
-        return int(COMMANDS[options.command].run(options))
-    except (ValueError, TypeError, OSError, ImportError, CheckpointError) as error:
-        parsers[options.command].error(str(error))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(COMMANDS[options.command].run(options))
+    except KeyboardInterrupt:
+        print(f"{title}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        notes = getattr(error, "__notes__", [])
+        parser.exit(2, f"{title}: {' '.join([str(error), *notes])}\n")
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

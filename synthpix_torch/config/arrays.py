@@ -8,6 +8,9 @@ import os
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from synthpix_torch.checks import shown
+from synthpix_torch.config.array_file import read_array
+
 
 def read_mask(path: str | None, image_shape: tuple[int, int]) -> Int[np.ndarray, "h w"] | None:
     """Read the image mask: 1 where a pixel is kept, 0 where it is hidden.
@@ -48,11 +51,11 @@ def read_histogram(
         return None
     histogram = _read_array("histogram", path)
     pixels = math.prod(image_shape)
-    counts = histogram.shape == (256,) and (histogram >= 0).all()
-    if not counts or not np.isclose(histogram.sum(), pixels):
+    counts = histogram.shape == (256,) and ((histogram >= 0) & (histogram <= 2 * pixels)).all()
+    if not counts or not np.isclose(histogram.sum(dtype=float), pixels):
         raise ValueError(
             f"The histogram {path!r} must hold 256 counts that sum to the {pixels} pixels of an "
-            f"image; its shape is {histogram.shape} and its sum {histogram.sum()}."
+            f"image; its shape is {histogram.shape} and its dtype {histogram.dtype}."
         )
     return histogram
 
@@ -70,7 +73,9 @@ def read_background(
         FileNotFoundError: The file does not exist.
         ValueError: It is not a .npy file, or not an image of this shape with levels of at least 0.
     """
-    return _read_levels("background", path, image_shape, highest=np.inf, words="grey levels >= 0")
+    return _read_levels(
+        "background", path, image_shape, highest=1e12, words="grey levels of at least 0"
+    )
 
 
 def read_seeding(path: str | None, image_shape: tuple[int, int]) -> Float[np.ndarray, "h w"] | None:
@@ -115,10 +120,8 @@ def _read_levels(
     if path is None:
         return None
     image = _read_array(key, path)
-    numbers = image.dtype.kind in "fiub"
     if (
         image.shape != image_shape
-        or not numbers
         or not (np.isfinite(image) & (image >= 0) & (image <= highest)).all()
     ):
         raise ValueError(
@@ -130,11 +133,10 @@ def _read_levels(
 
 def _read_array(key: str, path: str) -> np.ndarray:
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"The {key} file {path!r} does not exist.")
+        raise FileNotFoundError(f"The {key} file {shown(path)} does not exist.")
     try:
-        array = np.load(path)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"The {key} file {path!r} is not a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"The {key} file {path!r} must hold one array.")
-    return array
+        array, _ = read_array(path)
+    except ValueError as error:
+        raise ValueError(f"The {key} cannot be used: {error}") from error
+    # JAX has no numbers in another byte order.
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -127,7 +127,7 @@ class Config:
         if "diameter_definition" in values:
             # The diameters have been converted.
             values["diameter_definition"] = "2 sigma"
-        for name in ("mask", "histogram"):
+        for name in ("mask", "histogram", "background", "seeding_image", "body_mask"):
             if values.get(name) is not None:
                 values[name] = os.path.abspath(values[name])
         if "file_list" in values:

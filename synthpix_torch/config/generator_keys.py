@@ -5,12 +5,13 @@ from typing import Final
 from synthpix_torch.config import rules
 from synthpix_torch.config.key import Key
 
-_positive_integer = rules.integer("a positive integer", lambda v: v > 0)
-_range_from_0 = rules.pair("(min, max) with 0 <= min <= max", lambda a, b: 0 <= a <= b)
+_range_from_0 = rules.pair(
+    "(min, max) with 0 <= min <= max <= 10000", lambda a, b: 0 <= a <= b <= 10_000
+)
 
 GENERATOR_KEYS: Final[dict[str, Key]] = {
     "num_examples": Key(
-        _positive_integer,
+        rules.positive_integer(),
         "Flow fields that a generator makes.",
         "flow fields",
         default=18278,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from synthpix_torch.checks import shown
 from synthpix_torch.config.arrays import (
     read_background,
     read_body,
@@ -27,6 +22,9 @@ from synthpix_torch.config.geometry import check_geometry
 from synthpix_torch.config.key import REQUIRED
 from synthpix_torch.config.keys import KEYS
 from synthpix_torch.config.plausibility import warn_of_odd_settings
+from synthpix_torch.config.sizes import check_sizes
+from synthpix_torch.config.values import check_magnitude, plain
+from synthpix_torch.config.yaml_file import read_yaml
 
 
 def read_config(
@@ -50,8 +48,9 @@ def read_config(
     Warns:
         PhysicsWarning: A value is possible, but images would be physically odd.
     """
+    found = config if isinstance(config, Mapping) else read_yaml(config)
     # A copy, so that the configuration stays what it is when the mapping changes.
-    given = copy.deepcopy(dict(config)) if isinstance(config, Mapping) else _read_yaml(config)
+    given = {name: plain(shown(name).strip("'"), value) for name, value in found.items()}
     refuse_legacy(given)
     _refuse_unknown(given)
     values = _convert(given, custom_source=custom_source)
@@ -59,8 +58,10 @@ def read_config(
     check_combinations(checked, custom_source=custom_source)
     check_effects(checked)
     if checked.include_images:
+        check_sizes(checked)
         return checked
     check_geometry(checked)
+    check_sizes(checked)
     warn_of_odd_settings(checked)
     return Config(
         **values,
@@ -73,32 +74,12 @@ def read_config(
     )
 
 
-def _read_yaml(path: Any) -> dict[str, Any]:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(
-            f"The configuration must be the path of a YAML file or a mapping, "
-            f"not {type(path).__name__}."
-        )
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"The configuration file {os.fspath(path)!r} does not exist.")
-    try:
-        # The parser that synthpix uses, so that one file means the same to both.
-        data = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)!r} is not a YAML file: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"{os.fspath(path)!r} must hold keys and values, but holds {type(data).__name__}."
-        )
-    return data
-
-
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in KEYS:
-            near = difflib.get_close_matches(str(name), KEYS, n=1)
+            near = difflib.get_close_matches(shown(name).strip("'"), KEYS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
-            raise ValueError(f"The configuration has an unknown key {name!r}: {hint}")
+            raise ValueError(f"The configuration has an unknown key {shown(name)}: {hint}")
 
 
 def _convert(given: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]:
@@ -107,7 +88,7 @@ def _convert(given: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]
     values: dict[str, Any] = {}
     missing = []
     for name, key in KEYS.items():
-        value = _unwrap(given.get(name))
+        value = given.get(name)
         if value is None:
             values[name] = key.default_for(include_images=include_images)
             if values[name] is REQUIRED:
@@ -115,7 +96,8 @@ def _convert(given: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]
             continue
         values[name] = key.rule.convert(value)
         if values[name] is None:
-            raise ValueError(f"{name} must be {key.rule.words}, not {value!r}.")
+            raise ValueError(f"{name} must be {key.rule.words}, not {shown(value)}.")
+        check_magnitude(name, values[name])
     if custom_source and values["scheduler_class"] is REQUIRED:
         values["scheduler_class"] = None
         missing.remove("scheduler_class")
@@ -132,12 +114,3 @@ def _convert(given: Mapping[str, Any], *, custom_source: bool) -> dict[str, Any]
             f"The configuration lacks {', '.join(missing)}: add for example {', '.join(examples)}."
         )
     return values
-
-
-def _unwrap(value: Any) -> Any:
-    """Convert NumPy's numbers and arrays, and other sequences, to Python's numbers and lists."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_unwrap(part) for part in value]
-    return value

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+LARGEST_COUNT: Final = 2**31 - 1
+"""The largest number of anything: JAX counts in 32 bits."""
 
 
 class Rule(NamedTuple):
@@ -33,15 +36,25 @@ def integer(words: str, holds: Callable[[int], bool]) -> Rule:
     """Require an integer."""
 
     def convert(value: Any) -> Any:
-        return value if _is_number(value) and isinstance(value, int) and holds(value) else None
+        return value if _is_integer(value) and holds(value) else None
 
     return Rule(words, convert)
+
+
+def positive_integer(*, most: int = LARGEST_COUNT) -> Rule:
+    """Require an integer from 1 to `most`."""
+    return integer(f"a positive integer up to {most}", lambda value: 0 < value <= most)
+
+
+def count(*, most: int = LARGEST_COUNT) -> Rule:
+    """Require an integer from 0 to `most`."""
+    return integer(f"an integer from 0 to {most}", lambda value: 0 <= value <= most)
 
 
 def choice(*choices: str) -> Rule:
     """Require one of some strings."""
     words = "one of " + ", ".join(map(repr, choices))
-    return Rule(words, lambda value: value if value in choices else None)
+    return Rule(words, lambda value: value if isinstance(value, str) and value in choices else None)
 
 
 def text(words: str) -> Rule:
@@ -56,11 +69,10 @@ def flag() -> Rule:
 
 def pair(words: str, holds: Callable[[Any, Any], bool], *, kind: type = object) -> Rule:
     """Require two finite numbers of a kind; convert them to a tuple."""
+    is_part = _is_integer if kind is int else _is_number
 
     def convert(value: Any) -> Any:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            return None
-        if not all(_is_number(part) and isinstance(part, kind) for part in value):
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(is_part, value)):
             return None
         return tuple(value) if holds(*value) else None
 
@@ -87,9 +99,7 @@ def paths() -> Rule:
 
 def path(words: str) -> Rule:
     """Require a path; convert it to a string."""
-    return Rule(
-        words, lambda value: os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    )
+    return Rule(words, _convert_path)
 
 
 def device_numbers() -> Rule:
@@ -97,20 +107,28 @@ def device_numbers() -> Rule:
     return Rule("a list of device numbers", _convert_device_numbers)
 
 
+def _convert_path(value: Any) -> str | None:
+    converted = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return converted if isinstance(converted, str) and converted and "\0" not in converted else None
+
+
 def _convert_paths(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         value = [value]
     if not isinstance(value, list | tuple):
         return None
-    if not all(isinstance(one, str | os.PathLike) for one in value):
-        return None
-    return tuple(os.fspath(one) for one in value)
+    converted = tuple(map(_convert_path, value))
+    return None if None in converted else converted
 
 
 def _convert_device_numbers(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or not all(isinstance(i, int) and i >= 0 for i in value):
+    if not isinstance(value, list | tuple):
         return None
-    return tuple(value)
+    return tuple(value) if all(_is_integer(i) and 0 <= i <= LARGEST_COUNT for i in value) else None
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,8 +5,8 @@ from typing import Final
 from synthpix_torch.config import rules
 from synthpix_torch.config.key import Key
 
-_positive_integer = rules.integer("a positive integer", lambda v: v > 0)
-_count = rules.integer("an integer of at least 0", lambda v: v >= 0)
+_positive_integer = rules.positive_integer()
+_count = rules.count()
 
 STREAM_KEYS: Final[dict[str, Key]] = {
     "scheduler_class": Key(
@@ -16,7 +16,7 @@ STREAM_KEYS: Final[dict[str, Key]] = {
         group="stream",
     ),
     "batch_size": Key(
-        _positive_integer,
+        rules.positive_integer(most=2**20),
         "Image pairs in a batch.",
         "pairs",
         example=8,
@@ -75,13 +75,13 @@ STREAM_KEYS: Final[dict[str, Key]] = {
         group="stream",
     ),
     "num_threads": Key(
-        _count,
+        rules.count(most=1024),
         "Threads that prefetch records.",
         "threads",
         default=16,
     ),
     "buffer_size": Key(
-        _count,
+        rules.count(most=2**16),
         "Records that are prefetched at most; by default those of two flow batches.",
         "records",
         default=None,

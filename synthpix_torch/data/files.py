@@ -10,6 +10,8 @@ from typing import Final
 
 from synthpix.data_sources import EpisodicDataSource, FileDataSource
 
+from synthpix_torch.checks import reason, shown
+from synthpix_torch.config.array_file import require_file
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.formats.format import Format
 from synthpix_torch.data.formats.h5 import H5
@@ -19,13 +21,17 @@ from synthpix_torch.data.formats.npy import NPY
 FORMATS: Final[dict[str, Format]] = {".npy": NPY, ".h5": H5, ".mat": MAT}
 """File formats by the name that a configuration gives as `scheduler_class`."""
 
-_HUB = "hf://"
+_HUB: Final = "hf://"
+_HUB_ADDRESS: Final = re.compile(r"hf://[^/@:\s]+/[^/@:\s]+(@[^:\s]+)?(:[^/].*)?")
+_BLOCK: Final = 2**16
 
 
 def open_files(
     config: Config, file_format: Format, *, exact: bool
 ) -> FileDataSource | EpisodicDataSource:
     """Open the files of `file_list`, as episodes if the configuration has episodes.
+
+    Addresses on the Hugging Face Hub (hf://) are downloaded.
 
     Args:
         config: The configuration.
@@ -34,17 +40,20 @@ def open_files(
 
     Raises:
         FileNotFoundError: A file or folder does not exist.
-        ValueError: A folder holds no flow fields, or episodes would not run in the order of time.
+        OSError: A data set cannot be downloaded.
+        ValueError: A folder holds no flow fields, an address is malformed, or episodes would not
+            run in the order of time.
     """
     if not config.file_list:
         raise ValueError(
             f"scheduler_class {config.scheduler_class!r} needs file_list, a list of files or "
             "folders."
         )
-    paths = [_with_folder(path) for path in config.file_list]
+    given = [_with_folder(path) for path in config.file_list]
+    paths = [_download(path) if path.startswith(_HUB) else path for path in given]
     for path in paths:
-        if not path.startswith(_HUB) and not os.path.exists(path):
-            raise FileNotFoundError(f"file_list names {path!r}, which does not exist.")
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"file_list names {shown(path)}, which does not exist.")
     try:
         files = file_format.open(paths, config, exact)
     except ValueError as error:
@@ -76,7 +85,61 @@ def digest_names(files: list[str]) -> str:
     absolute = [os.path.abspath(file) for file in files]
     common = os.path.commonpath([os.path.dirname(file) for file in absolute])
     names = "\n".join(os.path.relpath(file, common) for file in absolute)
-    return "#" + hashlib.sha256(names.encode()).hexdigest()[:10]
+    return "#" + hashlib.sha256(os.fsencode(names)).hexdigest()[:10]
+
+
+def digest_contents(files: list[str]) -> str:
+    """Return a digest of samples of what files hold, which cost the same for any number of them.
+
+    The sizes of at most 1024 files, evenly spaced in their order, and 64 KiB from the middle of at
+    most 16 of them.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in _spaced(files, 1024):
+        digest.update(b"%d\n" % os.stat(path).st_size)
+    for path in _spaced(files, 16):
+        require_file(path)
+        with open(path, "rb", buffering=0) as file:
+            file.seek(max(0, (os.fstat(file.fileno()).st_size - _BLOCK) // 2))
+            digest.update(file.read(_BLOCK))
+    return "#" + digest.hexdigest()[:10]
+
+
+def _spaced(files: list[str], most: int) -> list[str]:
+    """Return at most so many files, evenly spaced, with the first and the last."""
+    count = min(len(files), most)
+    return [files[i * (len(files) - 1) // max(1, count - 1)] for i in range(count)]
+
+
+def _download(address: str) -> str:
+    """Download a data set of the Hugging Face Hub as synthpix does; return its folder.
+
+    Raises:
+        ValueError: The address is malformed.
+        ImportError: The package huggingface_hub is not installed.
+        OSError: The data set cannot be downloaded.
+    """
+    if not _HUB_ADDRESS.fullmatch(address) or ".." in re.split("[/@:\\\\]", address):
+        raise ValueError(
+            f"file_list names {shown(address)}, which is no address on the Hugging Face Hub: write "
+            "hf://owner/name, hf://owner/name@revision or hf://owner/name:folder."
+        )
+    # Imported here, because it imports more than local data needs.
+    from synthpix.data_sources.hf_resolver import resolve_to_directory
+
+    try:
+        return str(resolve_to_directory(address))
+    except (OSError, ImportError) as error:
+        error.add_note(f"file_list names {address}.")
+        raise
+    # The clients of the hub and of HTTP raise errors of many kinds.
+    except Exception as error:
+        raise OSError(
+            f"file_list names {shown(address)}, which cannot be read: {reason(error)}."
+        ) from error
 
 
 def _with_folder(path: str) -> str:

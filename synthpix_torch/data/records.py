@@ -13,9 +13,10 @@ from jaxtyping import Num
 from synthpix.data_sources import EpisodicDataSource
 
 from synthpix_torch.config.config import Config
-from synthpix_torch.config.fingerprint import short
+from synthpix_torch.config.fingerprint import digest_array, short
+from synthpix_torch.config.rules import LARGEST_COUNT
 from synthpix_torch.data.array_checks import check_flow_field, check_image
-from synthpix_torch.data.files import digest_names
+from synthpix_torch.data.files import digest_contents, digest_names
 from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.plausibility import (
     Remark,
@@ -118,8 +119,8 @@ class Records:
         self._brightest = brightest
         self._frame: Frame | None = None
         self._reporter = Reporter()
-        if len(self._source) == 0:
-            raise ValueError("The source of flow fields is empty: it needs at least one record.")
+        self._contents = ""
+        _check_length(self._source)
         self.episodes: int | None = None
         if config.episode_length:
             self.episodes = len(self._source) // (config.episode_length * config.batch_size)
@@ -137,6 +138,8 @@ class Records:
             first = self[0]
             assert first.flow_field is not None
             self.shape, self.dtype = first.flow_field.shape, str(first.flow_field.dtype)
+            if not self._own:
+                self._contents = self._digest_contents(first)
             self.report(first.remarks)
 
     def __len__(self) -> int:
@@ -179,7 +182,8 @@ class Records:
             flow_field = np.asarray(fields["flow_fields"])
         except (TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{where} is not an array of numbers: {error}") from error
-        check_flow_field(flow_field, where=where)
+        pixels = 1.0 if self.config.include_images else self.config.dt * self.config.resolution
+        check_flow_field(flow_field, scale=pixels, where=where)
         images = None
         remarks = (
             ()
@@ -219,12 +223,22 @@ class Records:
             names = short(given if isinstance(given, str) else type(self._source).__qualname__)
         else:
             names = digest_names(self._source.file_list)
+        contents = {"contents": self._contents} if self._contents else {}
         return {
             "records": str(len(self)),
             "names": names,
+            **contents,
             "flow field shape": short(self.shape),
             "flow field dtype": self.dtype,
         }
+
+    def _digest_contents(self, first: Record) -> str:
+        """Digest the first record as it was read, and samples of the files."""
+        arrays = first.images if self.config.include_images else (first.flow_field,)
+        # What synthpix has resized may have other bits with other versions of Pillow.
+        resized = self._exact and self.config.include_images
+        digests = [] if resized or arrays is None else [digest_array(array) for array in arrays]
+        return short([digest_contents(self._source.file_list), *digests])
 
     def _name(self, number: int) -> str:
         """Name a record that could not be read."""
@@ -265,6 +279,19 @@ class Records:
 
 def _is_repeated(fields: Mapping[str, Any]) -> bool:
     return bool(fields.get("_is_padding", False))
+
+
+def _check_length(source: Any) -> None:
+    try:
+        count = len(source)
+    except OverflowError:
+        count = LARGEST_COUNT + 1
+    if count == 0:
+        raise ValueError("The source of flow fields is empty: it needs at least one record.")
+    if count > LARGEST_COUNT:
+        raise ValueError(
+            f"The source of flow fields has more than {LARGEST_COUNT} records: shorten it."
+        )
 
 
 def _checked(source: Any) -> Any:

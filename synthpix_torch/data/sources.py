@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from synthpix.data_sources import EpisodicDataSource, FileDataSource
 
+from synthpix_torch.checks import shown
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.files import FORMATS, open_files
 from synthpix_torch.data.generator import Generator
@@ -26,7 +27,7 @@ def open_source(config: Config, *, exact: bool) -> FileDataSource | EpisodicData
     assert name is not None
     if name not in {**FORMATS, **GENERATORS}:
         choices = ", ".join(map(repr, (*FORMATS, *GENERATORS)))
-        raise ValueError(f"scheduler_class must be one of {choices}, not {name!r}.")
+        raise ValueError(f"scheduler_class must be one of {choices}, not {shown(name)}.")
     if config.include_images and not (name in FORMATS and FORMATS[name].holds_images):
         choices = ", ".join(repr(name) for name, one in FORMATS.items() if one.holds_images)
         raise ValueError(

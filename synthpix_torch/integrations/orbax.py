@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any
 
 import grain.python as grain
@@ -83,9 +84,14 @@ class OrbaxStateful:
         """Return the coroutine that loads the state into the dataset."""
 
         async def read() -> None:
-            self.dataset.load_state_dict(read_dataset(directory))
+            self.dataset.load_state_dict(read_dataset(directory, read=_read_json))
 
         return read()
+
+
+def _read_json(path: Path) -> Any:
+    # Orbax may pass a path that is not on a local disk.
+    return json.loads(path.read_bytes())
 
 
 def _grain_iterator(state: Mapping[str, int]) -> Any:

@@ -46,11 +46,13 @@ from synthpix_torch.render.seeding import (
 from synthpix_torch.render.splat import Particles, splat
 
 CPU_WORKING_BYTES: Final = 16 * 2**20
-"""Memory for the windows of particles on a CPU: what its caches hold is faster."""
+"""Memory for the particles and images that are rendered together on a CPU, near its caches."""
 
-GPU_WORKING_BYTES: Final = 512 * 2**20
+GPU_WORKING_BYTES: Final = 4 * 2**30
 """The same on any other device, which needs many pairs at once to be busy."""
 
+CPU_BLOCK: Final = 2048
+"""Windows that a CPU computes at once: they stay in its cache."""
 
 CPU_LANES: Final = 8
 """Numbers of 32 bits that a CPU computes at a time; on a GPU rows of any width are as fast."""
@@ -80,16 +82,15 @@ class ParticleRenderer:
             config: The configuration.
             flow_field_shape: Rows, columns and components of each flow field.
             device: Decides how much memory is used.
-            working_bytes: Bound on the memory for windows of particles, and for the images of the
-                pairs rendered together, which are two at least. Changes no bit of the result.
+            working_bytes: Bound on the memory for the particles and images of the pairs rendered
+                together, which are two at least. Changes no bit of the result.
 
         Raises:
             ValueError: Effects that these flow fields do not allow for.
         """
-        on_cpu = device.platform == "cpu"
-        bound = CPU_WORKING_BYTES if on_cpu else GPU_WORKING_BYTES
+        self._on_cpu = device.platform == "cpu"
+        bound = CPU_WORKING_BYTES if self._on_cpu else GPU_WORKING_BYTES
         self._working_bytes = bound if working_bytes is None else working_bytes
-        self._lanes = CPU_LANES if on_cpu else 1
         self._config = config
         self._radius = window_radius(config)
         self._geometry = locate(config, flow_field_shape, reach=self._radius)
@@ -128,20 +129,15 @@ class ParticleRenderer:
             ValueError: So many or so bright particles that their sum could leave 31 bits.
         """
         pairs = keys.shape[0]
-        particle_bytes = 2 * (2 * self._radius + 1) ** 2 * 4
-        height, width = (size + 4 * self._radius for size in self._geometry.image_shape)
-        # Never one alone: XLA inlines a loop of one step, see `_render_chunk`.
-        at_once = max(
-            2, self._working_bytes // max(particle_bytes * self._count, 8 * height * width)
-        )
+        # Never one alone: XLA inlines a loop of one step, see `_seed_all`.
+        at_once = max(2, self._working_bytes // self._bytes_of_a_pair())
         chunks = math.ceil(pairs / at_once)
         chunk = math.ceil(pairs / chunks)
         # The last chunk is filled with pairs that are dropped again.
         padded = jnp.pad(keys, ((0, chunks * chunk - pairs), (0, 0)))
         field = jnp.arange(chunks * chunk, dtype=jnp.int32) % moving.shape[0]
-        block = max(1, self._working_bytes // (particle_bytes * chunk))
         rendered = lax.map(
-            lambda part: self._render_chunk(*part, moving=moving, block=block),
+            lambda part: self._render_chunk(*part, moving=moving),
             (padded.reshape(chunks, chunk, -1), field.reshape(chunks, chunk)),
         )
         first, second, drawn = jax.tree.map(
@@ -158,23 +154,25 @@ class ParticleRenderer:
             ),
         )
 
+    def _bytes_of_a_pair(self) -> int:
+        """Return the memory that rendering a pair takes: numbers of 4 bytes, for two images."""
+        height, width = (size + 4 * self._radius for size in self._geometry.image_shape)
+        # Particles, their windows and, at once only on a GPU, the factors of the windows.
+        numbers = 14 + (0 if self._on_cpu else 2 * (2 * self._radius + 1))
+        return 2 * 4 * (numbers * self._count + 2 * height * width)
+
     def _render_chunk(
         self,
         keys: UInt32[Array, "chunk k"],
         field: Int32[Array, " chunk"],
         *,
         moving: Float[Array, "f y x c"],
-        block: int,
     ) -> tuple[Float[Array, "chunk h w"], Float[Array, "chunk h w"], Drawn]:
         """Render some pairs together: seed, move, sum the light, expose."""
         chunk = keys.shape[0]
         stages = jax.vmap(stage_keys)(keys)
         drawn = jax.vmap(lambda key: draw_parameters(key, config=self._config))(stages.parameters)
-        # The loop keeps XLA from repeating the random generators in everything that uses a
-        # particle; on a CPU it discards optimization barriers before it fuses.
-        first, second, seeds = lax.map(
-            self._seed, (keys, stages, drawn), batch_size=max(1, chunk // 2)
-        )
+        first, second, seeds = self._seed_all((keys, stages, drawn))
         # Both start at the same positions, of which one copy leaves the loop.
         second = self._move(
             second._replace(y=first.y, x=first.x), seeds, moving=moving, field=field
@@ -185,8 +183,8 @@ class ParticleRenderer:
             radius=self._radius,
             brightest=brightest(self._config),
             correlated=correlated(self._config),
-            block=block,
-            lanes=self._lanes,
+            block=CPU_BLOCK if self._on_cpu else None,
+            lanes=CPU_LANES if self._on_cpu else 1,
         )
         # Exposed apart: a kernel with two results would be compiled in pieces.
         return (
@@ -194,6 +192,18 @@ class ParticleRenderer:
             self._expose(light[chunk:], keys, stages.noise2, image=1),
             drawn,
         )
+
+    def _seed_all(
+        self, pairs: tuple[UInt32[Array, "chunk k"], StageKeys, Drawn]
+    ) -> tuple[Particles, Particles, Seeds]:
+        """Draw the particles of pairs, without repeating it in everything that uses a particle."""
+        if not self._on_cpu:
+            seeded: tuple[Particles, Particles, Seeds] = lax.optimization_barrier(
+                jax.vmap(self._seed)(pairs)
+            )
+            return seeded
+        # On a CPU XLA discards optimization barriers before it fuses, but keeps loops.
+        return lax.map(self._seed, pairs, batch_size=max(1, len(pairs[0]) // 2))
 
     def _seed(
         self, pair: tuple[UInt32[Array, "k"], StageKeys, Drawn]

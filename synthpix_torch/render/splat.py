@@ -13,6 +13,8 @@ docs/performance.md compares this with quadrature.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 import jax
@@ -25,8 +27,8 @@ MAX_FRACTIONAL_BITS: Final = 16
 
 _LARGEST_EXPONENT: Final = 10.0
 
-_ROW_UPDATES = lax.ScatterDimensionNumbers(
-    update_window_dims=(2,), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
+_WINDOW_UPDATES = lax.ScatterDimensionNumbers(
+    update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
 )
 
 
@@ -45,7 +47,7 @@ class Particles(NamedTuple):
     intensity: Float[Array, "*images particles"]
 
 
-class _Windows(NamedTuple):
+class _Axis(NamedTuple):
     """Windows along one axis of a canvas, which holds each window that touches the image.
 
     Attributes:
@@ -61,6 +63,30 @@ class _Windows(NamedTuple):
     seen: Bool[Array, "images particles"]
 
 
+class _Windows(NamedTuple):
+    """Windows on one canvas, which holds all images one below the other.
+
+    Attributes:
+        row: First row of each window on the canvas; beyond the canvas if it is unseen.
+        column: First column.
+        y: Distance of the particle from the centre of its window.
+        x: The same along the columns.
+        diameter_y: Two standard deviations.
+        diameter_x: Two standard deviations.
+        rho: Correlation.
+        peak: Intensity in units of the canvas.
+    """
+
+    row: Int32[Array, "*windows"]
+    column: Int32[Array, "*windows"]
+    y: Float[Array, "*windows"]
+    x: Float[Array, "*windows"]
+    diameter_y: Float[Array, "*windows"]
+    diameter_x: Float[Array, "*windows"]
+    rho: Float[Array, "*windows"]
+    peak: Float[Array, "*windows"]
+
+
 class _Factors(NamedTuple):
     """Factors of the windows, a number for each row, or column, of each particle's window.
 
@@ -68,11 +94,11 @@ class _Factors(NamedTuple):
     exp(-(down[i] - right[j])^2), at most `most`.
     """
 
-    rows: Float[Array, "images particles width"]
-    columns: Float[Array, "images particles width"]
-    down: Float[Array, "images particles width"] | None
-    right: Float[Array, "images particles width"] | None
-    most: Float[Array, "images particles"] | None
+    rows: Float[Array, "*windows width"]
+    columns: Float[Array, "*windows width"]
+    down: Float[Array, "*windows width"] | None
+    right: Float[Array, "*windows width"] | None
+    most: Float[Array, "*windows"] | None
 
 
 def splat(
@@ -82,7 +108,7 @@ def splat(
     radius: int,
     brightest: float,
     correlated: bool = True,
-    block: int,
+    block: int | None,
     lanes: int = 1,
 ) -> Float[Array, "images height width"]:
     """Sum the particles of each image.
@@ -95,8 +121,8 @@ def splat(
         radius: A window reaches this many pixels to each side of the central pixel.
         brightest: Bound on the intensity of a particle in grey levels.
         correlated: Whether `rho` is used; False saves time where it is 0.
-        block: Particles of each image whose windows are held in memory at once. Changes no bit of
-            the result.
+        block: Windows that are computed at once, of those that are seen; best for a CPU. None
+            computes all without a loop. Changes no bit of the result.
         lanes: Rows of narrow windows are filled with zeros to a multiple of this many pixels, for
             processors that compute so many at a time. Changes no bit of the result.
 
@@ -124,57 +150,90 @@ def splat(
             f"{images} images of {shape[0]} x {shape[1]} pixels have more pixels than 31 bits "
             "count. Render fewer images at once."
         )
-    seen = rows.seen & columns.seen
-    bits = _fractional_bits(
-        jnp.where(seen, particles.intensity, 0), rows=rows, columns=columns, window=window
-    )
+    seen = rows.seen & columns.seen & (particles.intensity > 0)
+    intensity = jnp.where(seen, particles.intensity, 0)
+    bits = _fractional_bits(intensity, rows=rows, columns=columns, window=window)
     scale = lax.shift_left(jnp.ones_like(bits), bits).astype(particles.y.dtype)
-    # From the left end of each window; what lies beyond the window is dark.
-    pixel = jnp.arange(width, dtype=particles.y.dtype) - radius
-    factors = _factors(
-        particles, rows, columns, scale=scale, pixel=pixel, radius=radius, correlated=correlated
-    )
+    height = images * rows.size
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
-    corner = (image * rows.size + rows.start) * columns.size + columns.start
-    # An index beyond the canvas drops the window.
-    corner = jnp.where(seen, corner, pixels)
-
-    def add(canvas: Array, part: tuple[Array, _Factors]) -> tuple[Array, None]:
-        corner, factors = part
-        return _add_windows(
-            canvas, corner, _values(factors, window=window), stride=columns.size
-        ), None
-
-    # Some images at a time or, of images with many particles, some particles of one. Two times at
-    # least: XLA would inline a loop of one step, and repeat the factors for every pixel.
-    together = max(n for n in range(1, max(images // 2, 1) + 1) if images % n == 0)
-    blocks = max(1 if images > 1 else 2, math.ceil(count / block))
-    together = together if blocks == 1 else 1
-    padding = -count % blocks
-
-    def cut(values: Array, filler: int = 0) -> Array:
-        if padding:
-            widths = ((0, 0), (0, padding), *((0, 0),) * (values.ndim - 2))
-            values = jnp.pad(values, widths, constant_values=filler)
-        size = (count + padding) // blocks
-        return values.reshape(images * blocks // together, together, size, *values.shape[2:])
-
-    canvas, _ = lax.scan(
-        add, jnp.zeros(pixels, jnp.int32), (cut(corner, pixels), jax.tree.map(cut, factors))
+    windows = _Windows(
+        row=jnp.where(seen, image * rows.size + rows.start, height),
+        column=columns.start,
+        y=rows.centre,
+        x=columns.centre,
+        diameter_y=particles.diameter_y,
+        diameter_x=particles.diameter_x,
+        rho=particles.rho,
+        peak=intensity * scale[:, None],
     )
+    windows = jax.tree.map(lambda v: v.reshape(-1), windows)
+    integrate = partial(_factors, radius=radius, width=width, correlated=correlated)
+    canvas = jnp.zeros((height, columns.size), jnp.int32)
+    if block is None:
+        factors = integrate(windows)
+        # Error functions are computed once for a window, not once for each of its pixels.
+        row, column = lax.optimization_barrier((factors.rows, factors.columns))
+        canvas = _add_windows(canvas, windows, factors._replace(rows=row, columns=column))
+    else:
+        # At most a quarter, because what fills the last block is computed in vain; whole vectors of
+        # a CPU, because XLA computes the exponentials of a few numbers with other bits.
+        half = max(16, min(block // 2, images * count // 8) // 16 * 16)
+        canvas = _add_seen(canvas, windows, seen.reshape(-1), integrate=integrate, half=half)
     canvas = canvas.reshape(images, rows.size, columns.size)
     border = window - 1
     canvas = canvas[:, border : border + shape[0], border : border + shape[1]]
     return canvas.astype(particles.y.dtype) / scale[:, None, None]
 
 
-def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) -> _Windows:
+def _add_seen(
+    canvas: Int32[Array, "height width"],
+    windows: _Windows,
+    seen: Bool[Array, " n"],
+    *,
+    integrate: Callable[[_Windows], _Factors],
+    half: int,
+) -> Int32[Array, "height width"]:
+    """Add the windows that are seen, two times `half` of them at once."""
+    block = 2 * half
+    last = lax.associative_scan(jnp.add, seen.astype(jnp.int32))
+    size = math.ceil(seen.size / block) * block
+    seen_first = jnp.zeros(size, jnp.int32).at[jnp.where(seen, last - 1, size)]
+    order = seen_first.set(lax.iota(jnp.int32, seen.size), mode="drop", unique_indices=True)
+    windows = jax.tree.map(lambda v: v.at[order].get(mode="promise_in_bounds"), windows)
+    beyond = jnp.where(lax.iota(jnp.int32, size) < last[-1], windows.row, canvas.shape[0])
+    windows = windows._replace(row=beyond)
+
+    def add(turn: Int32[Array, ""], state: tuple[Array, _Factors]) -> tuple[Array, _Factors]:
+        canvas, factors = state
+        part = jax.tree.map(lambda v: lax.dynamic_slice(v, (turn * block,), (block,)), windows)
+
+        def fill(side: Int32[Array, ""], factors: _Factors) -> _Factors:
+            start = side * half
+            made = integrate(jax.tree.map(lambda v: lax.dynamic_slice(v, (start,), (half,)), part))
+            return jax.tree.map(
+                lambda all, one: lax.dynamic_update_slice_in_dim(all, one, start, axis=0),
+                factors,
+                made,
+            )
+
+        # In a loop, or XLA would integrate once for each pixel; two times, or it would inline it.
+        factors = lax.fori_loop(0, 2, fill, factors)
+        return _add_windows(canvas, part, factors), factors
+
+    shapes = jax.eval_shape(integrate, jax.tree.map(lambda v: v[:block], windows))
+    factors = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    blocks = (last[-1] + (block - 1)) // block
+    summed: Array = lax.fori_loop(0, blocks, add, (canvas, factors))[0]
+    return summed
+
+
+def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) -> _Axis:
     """Find the window of each particle on a canvas with a border of one window less a pixel."""
     nearest = jnp.round(centre)
     # False for what is not a number.
     seen = (nearest >= -radius) & (nearest <= size - 1 + radius)
     nearest = jnp.where(seen, nearest, 0)
-    return _Windows(
+    return _Axis(
         size=size + 4 * radius,
         start=jnp.where(seen, nearest.astype(jnp.int32) + radius, 0),
         centre=jnp.where(seen, centre - nearest, 0),
@@ -185,8 +244,8 @@ def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) 
 def _fractional_bits(
     intensity: Float[Array, "images particles"],
     *,
-    rows: _Windows,
-    columns: _Windows,
+    rows: _Axis,
+    columns: _Axis,
     window: int,
 ) -> Int32[Array, "images"]:
     """Choose per image the resolution at which no sum can leave 31 bits.
@@ -200,48 +259,40 @@ def _fractional_bits(
     # One more than the ceiling covers the rounding of every contribution.
     whole = jnp.where(intensity > 0, jnp.ceil(intensity).astype(jnp.int32) + 1, 0)
     cells_y, cells_x = -(-rows.size // window), -(-columns.size // window)
-    totals = jnp.zeros((images, cells_y + 1, cells_x + 1), jnp.int32)
+    shape = (images, cells_y + 1, cells_x + 1)
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
-    totals = totals.at[image, rows.start // window, columns.start // window].add(whole)
+    cell = (image * shape[1] + rows.start // window) * shape[2] + columns.start // window
+    totals = jnp.zeros(math.prod(shape), jnp.int32).at[cell].add(whole, mode="promise_in_bounds")
+    totals = totals.reshape(shape)
     totals = totals[:, :-1] + totals[:, 1:]
     totals = totals[:, :, :-1] + totals[:, :, 1:]
     bound = jnp.max(totals, axis=(1, 2))
     return jnp.minimum(lax.clz(jnp.maximum(bound, 1)) - 1, MAX_FRACTIONAL_BITS)
 
 
-def _factors(
-    particles: Particles,
-    rows: _Windows,
-    columns: _Windows,
-    *,
-    scale: Float[Array, "images"],
-    pixel: Float[Array, "width"],
-    radius: int,
-    correlated: bool,
-) -> _Factors:
+def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) -> _Factors:
     """Integrate particles over the rows and over the columns of their windows."""
-    sigma_y, sigma_x = particles.diameter_y / 2.0, particles.diameter_x / 2.0
-    row = _integrate(pixel - rows.centre[..., None], sigma_y)
-    column = _integrate(pixel - columns.centre[..., None], sigma_x)
+    # From the left end of each window; what lies beyond the window is dark.
+    pixel = jnp.arange(width, dtype=windows.y.dtype) - radius
+    y, x = pixel[: 2 * radius + 1] - windows.y[..., None], pixel - windows.x[..., None]
+    sigma_y, sigma_x = windows.diameter_y / 2.0, windows.diameter_x / 2.0
+    row, column = _integrate(y, sigma_y), _integrate(x, sigma_x)
     column = jnp.where(pixel <= radius, column, 0)
-    peak = particles.intensity * scale[:, None]
-    light = peak * (2.0 * math.pi) * sigma_y * sigma_x
+    light = windows.peak * (2.0 * math.pi) * sigma_y * sigma_x
     if not correlated:
         return _Factors(row * light[..., None], column, None, None, None)
     variance_y, variance_x = sigma_y**2 + 1.0 / 12.0, sigma_x**2 + 1.0 / 12.0
-    r = particles.rho * sigma_y * sigma_x / jnp.sqrt(variance_y * variance_x)
+    r = windows.rho * sigma_y * sigma_x / jnp.sqrt(variance_y * variance_x)
     size, less = jnp.abs(r), 1.0 - r**2
-    light = light * jnp.sqrt((1.0 - particles.rho**2) / less)
+    light = light * jnp.sqrt((1.0 - windows.rho**2) / less)
     # In standard deviations y and x, and with the square completed so that no exponent grows, the
     # ratio is exp(-|r| (y - sign(r) x)^2 / (2 (1 - r^2)) + |r| (y^2 + x^2) / (2 (1 + |r|))).
     coupling = size / (2.0 * less)
-    y, x = pixel - rows.centre[..., None], pixel - columns.centre[..., None]
     alone = size / (2.0 * (1.0 + size))
 
     def grown(
-        distance: Float[Array, "images particles width"],
-        variance: Float[Array, "images particles"],
-    ) -> Float[Array, "images particles width"]:
+        distance: Float[Array, "*windows width"], variance: Float[Array, "*windows"]
+    ) -> Float[Array, "*windows width"]:
         exponent = distance**2 * (alone / variance)[..., None]
         # Beyond, there is no light to be multiplied.
         return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
@@ -251,45 +302,38 @@ def _factors(
         column * grown(x, variance_x),
         y * jnp.sqrt(coupling / variance_y)[..., None],
         x * (jnp.sqrt(coupling / variance_x) * jnp.sign(r))[..., None],
-        peak,
+        windows.peak,
     )
 
 
 def _integrate(
-    distance: Float[Array, "images particles width"], sigma: Float[Array, "images particles"]
-) -> Float[Array, "images particles width"]:
+    distance: Float[Array, "*windows width"], sigma: Float[Array, "*windows"]
+) -> Float[Array, "*windows width"]:
     """Integrate a normal density over pixels at a distance from its mean."""
     inverse = (math.sqrt(0.5) / sigma)[..., None]
     # Both ends of each pixel, because differences of neighbours are not computed in parallel.
     return 0.5 * (lax.erf((distance + 0.5) * inverse) - lax.erf((distance - 0.5) * inverse))
 
 
-def _values(factors: _Factors, *, window: int) -> Float[Array, "images particles window width"]:
+def _values(factors: _Factors) -> Float[Array, "*windows window width"]:
     """Multiply the factors of every pixel."""
-    rows = factors.rows[..., :window, None]
-    values = rows * factors.columns[..., None, :]
+    values = factors.rows[..., None] * factors.columns[..., None, :]
     if factors.down is None or factors.right is None or factors.most is None:
         return values
-    apart = factors.down[..., :window, None] - factors.right[..., None, :]
+    apart = factors.down[..., None] - factors.right[..., None, :]
     # Rounding and the approximation end here: the bound on sums stands on it.
     return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
 
 
 def _add_windows(
-    canvas: Int32[Array, "pixels"],
-    corner: Int32[Array, "images particles"],
-    values: Float[Array, "images particles rows width"],
-    *,
-    stride: int,
-) -> Int32[Array, "pixels"]:
-    """Add each window to the flat canvas, one row of it per scatter index."""
-    fixed = lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
-    rows, width = fixed.shape[-2:]
-    starts = corner[..., None] + stride * jnp.arange(rows, dtype=jnp.int32)
+    canvas: Int32[Array, "height width"], windows: _Windows, factors: _Factors
+) -> Int32[Array, "height width"]:
+    """Add windows to the canvas; those beyond it are dropped."""
+    fixed = lax.round(_values(factors), lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
     return lax.scatter_add(
         canvas,
-        starts.reshape(corner.size, rows, 1),
-        fixed.reshape(corner.size, rows, width),
-        _ROW_UPDATES,
+        jnp.stack([windows.row, windows.column], axis=-1),
+        fixed,
+        _WINDOW_UPDATES,
         mode=lax.GatherScatterMode.FILL_OR_DROP,
     )

@@ -12,7 +12,8 @@ batch:
 `position` is the number of the next undelivered batch. `next_index` follows from it: the first
 record still needed, in the order of `Flows.canonical`. The fingerprint lists the values that define
 the stream, in the order of their names, without those that are defaults: a key that is added later
-with a neutral default changes no fingerprint.
+with a neutral default changes no fingerprint. A value of `contents` is compared only with another:
+states of 0.1.0 and 0.2.0 have none.
 """
 
 from __future__ import annotations
@@ -21,11 +22,25 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from synthpix_torch.checks import shown
 from synthpix_torch.stream.format1 import unpack_format_1
 
 FORMAT: Final = 2
+
+LAST_NUMBER: Final = 10**15
+"""The largest number of a batch."""
+
+_OPTIONAL: Final = ("contents",)
+"""Values that states of 0.1.0 and 0.2.0 lack; they are compared if a state has them."""
+
+_MOST_SHOWN: Final = 20
+"""Differences that an error lists."""
+
+_LONGEST: Final = 2**16
+"""Characters of a fingerprint; our own have less than 2000."""
 
 
 class StateMismatchError(ValueError):
@@ -41,6 +56,7 @@ class Description(NamedTuple):
         made_with: Versions and hardware, which may change bits in the last place.
         next_index: The first record still needed, from the position.
         total: Number of batches in the stream, None if it never ends.
+        last: The largest position.
     """
 
     values: Mapping[str, str]
@@ -48,6 +64,7 @@ class Description(NamedTuple):
     made_with: Mapping[str, str]
     next_index: Callable[[int], int]
     total: int | None
+    last: int = LAST_NUMBER
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -86,19 +103,24 @@ def read_state(state: Any, description: Description) -> int:
         )
     version = state.get("format")
     if not {"sampler", "grain", "fingerprint"} <= state.keys() or not _is_index(version):
-        keys = ", ".join(sorted(map(str, state))[:5]) or "nothing"
+        keys = ", ".join(sorted(map(_text, islice(state, 5)))) or "nothing"
         raise ValueError(
             f"This is not the state of a SynthPixDataset, it holds {keys}: "
             "pass what its state_dict() returned."
         )
     if version not in (1, FORMAT):
         raise ValueError(
-            f"The state has format {version}, this version of synthpix_torch reads 1 and {FORMAT}: "
-            "install the version that saved it."
+            f"The state has format {shown(version)}, this version of synthpix_torch reads 1 and "
+            f"{FORMAT}: install the version that saved it."
         )
     unpack = unpack_format_1 if version == 1 else _unpack
     position = _get_index(state["sampler"], "position")
     next_index = _get_index(state["grain"], "next_index")
+    if position > description.last:
+        raise ValueError(
+            f"The state is corrupt: its position {shown(position)} is larger than "
+            f"{description.last}, the number of the last batch. Use an older state."
+        )
     _check_fingerprint(unpack(state["fingerprint"]), description, position)
     if description.total is not None and position > description.total:
         raise ValueError(
@@ -107,7 +129,7 @@ def read_state(state: Any, description: Description) -> int:
         )
     if next_index != description.next_index(position):
         raise ValueError(
-            f"The state is corrupt: next_index {next_index} does not belong to position "
+            f"The state is corrupt: next_index {shown(next_index)} does not belong to position "
             f"{position}. Use an older state."
         )
     _warn_of_other_versions(state.get("made_with"), description)
@@ -130,34 +152,45 @@ def _check_fingerprint(saved: Mapping[str, str], description: Description, posit
     bits = saved.get("bits"), here["bits"]
     if bits[0] != bits[1] and saved.get("renderer") == here["renderer"]:
         raise StateMismatchError(
-            f"The state was saved with version {bits[0]} of the renderer {here['renderer']!r}, "
-            f"this synthpix_torch has version {bits[1]}, which makes other images and labels "
-            "(docs/differences.md): install the version that saved it to continue exactly, or "
+            f"The state was saved with version {_text(bits[0])} of the renderer "
+            f"{here['renderer']!r}, this synthpix_torch has version {bits[1]}, which makes other "
+            "images and labels (docs/differences.md): install the version that saved it to "
+            "continue exactly, or "
             f"continue with the new images from dataset.seek({position})."
         )
     differences = [
-        f"{key} (saved {_shown(saved, key, description)}, here {_shown(here, key, description)})"
+        f"{_text(key)} (saved {_value(saved, key, description)}, "
+        f"here {_value(here, key, description)})"
         for key in {**description.values, **saved}
-        if saved.get(key) != here.get(key)
+        if saved.get(key) != here.get(key) and not (key in _OPTIONAL and key not in saved)
     ]
     if differences:
+        more = f" and {len(differences) - _MOST_SHOWN} more" * (len(differences) > _MOST_SHOWN)
         raise StateMismatchError(
-            f"The state belongs to another stream: {', '.join(differences)}. Build the dataset "
+            "The state belongs to another stream: "
+            f"{', '.join(differences[:_MOST_SHOWN])}{more}. Build the dataset "
             "with the saved values, or start without the state; dataset.seek(position) takes over "
             "the position alone."
         )
 
 
-def _shown(values: Mapping[str, str], key: str, description: Description) -> str:
-    return values.get(key) or description.neutral.get(key, "null")
+def _value(values: Mapping[str, str], key: str, description: Description) -> str:
+    return _text(values.get(key) or description.neutral.get(key, "null"))
+
+
+def _text(value: Any) -> str:
+    """Write what a state holds for an error message, without a terminal's control characters."""
+    plain = isinstance(value, str) and len(value) <= 200 and value.isprintable()
+    return value if plain else shown(value)
 
 
 def _unpack(fingerprint: Any) -> dict[str, str]:
-    parts = fingerprint.split("|") if isinstance(fingerprint, str) else [""]
+    usable = isinstance(fingerprint, str) and len(fingerprint) <= _LONGEST
+    parts = fingerprint.split("|") if usable else [""]
     values = dict(part.split("=", 1) for part in parts if "=" in part)
     if len(values) != len(parts) or not {"renderer", "bits"} <= values.keys():
         raise ValueError(
-            f"The state is corrupt: its fingerprint is {fingerprint!r}. Use an older state."
+            f"The state is corrupt: its fingerprint is {shown(fingerprint)}. Use an older state."
         )
     return values
 
@@ -169,7 +202,9 @@ def _is_index(value: Any) -> bool:
 def _get_index(item: Any, key: str) -> int:
     value = item.get(key) if isinstance(item, Mapping) else None
     if not _is_index(value):
-        raise ValueError(f"The state is corrupt: {key} is {value!r}, not a number of at least 0.")
+        raise ValueError(
+            f"The state is corrupt: {key} is {shown(value)}, not a number of at least 0."
+        )
     assert isinstance(value, int)
     return value
 
@@ -177,7 +212,7 @@ def _get_index(item: Any, key: str) -> int:
 def _warn_of_other_versions(made_with: Any, description: Description) -> None:
     saved = made_with if isinstance(made_with, Mapping) else {}
     changes = [
-        f"{key} (saved {saved.get(key)}, here {value})"
+        f"{key} (saved {_text(saved.get(key))}, here {value})"
         for key, value in description.made_with.items()
         if saved.get(key) != value
     ]

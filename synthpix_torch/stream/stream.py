@@ -23,10 +23,7 @@ from synthpix_torch.render.renderers import RENDERERS
 from synthpix_torch.render.step import Renderer
 from synthpix_torch.stream.order import Order
 from synthpix_torch.stream.run import Run, Stages
-from synthpix_torch.stream.state import Description
-
-LAST_NUMBER: Final = 10**15
-"""The largest number of a batch."""
+from synthpix_torch.stream.state import LAST_NUMBER, Description
 
 MADE_WITH: Final = (
     "synthpix_torch",
@@ -129,9 +126,7 @@ class Stream:
             TypeError: `number` is not an integer.
             ValueError: The stream has no such batch.
         """
-        check_integer("The number of a batch", number, 0)
-        if number > LAST_NUMBER:
-            raise ValueError(f"The number of a batch must be at most {LAST_NUMBER}, not {number}.")
+        check_integer("The number of a batch", number, 0, self.description.last)
         if self.total is not None and number > self.total - last:
             raise ValueError(
                 f"The stream has no batch {number}: it ends with batch {self.total - 1}."
@@ -191,4 +186,6 @@ def _describe(
         },
         next_index=lambda position: order.first_flow_batch(position) * size,
         total=order.total,
+        # Pairs are counted in 64 bits.
+        last=min(LAST_NUMBER, 2**62 // config.batch_size),
     )

@@ -1,0 +1,358 @@
+"""`Collector`: rows of results that agree with the checkpoints of a training."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from synthpix_torch.checks import check_integer
+from synthpix_torch.collecting import segments
+from synthpix_torch.collecting.rows import Layout, Row, check_layout, snapshot, stack
+from synthpix_torch.collecting.trees import dict_to_tree, tree_to_dict
+from synthpix_torch.extra import import_extra
+from synthpix_torch.files import write_atomically
+from synthpix_torch.stream.ranks import Ranks
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 1
+_CHAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SEGMENT_BYTES: Final = 32 * 2**20
+# Segments that wait to be written; then `collect` waits too, which bounds the memory.
+_WAITING: Final = 2
+
+
+class CollectorError(RuntimeError):
+    """Rows could not be written or read, or do not reach the position of a checkpoint."""
+
+
+class _Chain:
+    """The rows of one chain that are not in a written segment, and how many there are."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.like: Any = None
+        self.layout: Layout | None = None
+        # Number of rows in complete segments, and the rows after them.
+        self.stored = 0
+        self.open: list[Row] = []
+        self.bytes = 0
+        # Whether what lies beyond `stored` on disk was dealt with.
+        self.loaded = False
+        self.clean = False
+
+    def tree(self) -> Any:
+        """Return the open rows as one tree; as a dict by path if no tree was collected yet."""
+        leaves = stack(self.open)
+        return leaves if self.like is None else dict_to_tree(leaves, self.like)
+
+
+class Collector:
+    """Collect a tree of tensors, arrays or numbers at each step, in step with checkpoints.
+
+        collector = Collector("runs/a/results", every=10)
+        checkpoints.register(data=dataset, model=model, results=collector)
+        for step, batch in ...:
+            collector.collect({"epe": error, "sample": parameters})
+            checkpoints.save(step)
+        collector.finalize()
+        paths = collector.finished()     # {"0": runs/a/results/0.h5}
+
+    After a restore, collecting continues at the row of the checkpoint; rows beyond it are replaced.
+    So rows, weights and data agree after every kill. With several ranks, rank 0 stores; give
+    `collect` values that are reduced over ranks.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        every: int = 1,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open a folder; nothing is written yet.
+
+        Args:
+            folder: For the rows; may grow beyond the memory. By default rows stay in memory, and
+                a checkpoint holds all of them.
+            every: Store each n-th call of `collect` in a chain, from the first.
+            about: What is collected, as JSON; stored as attributes of the HDF5 files.
+
+        Raises:
+            TypeError: `every` is not an integer, or `about` is not JSON.
+            ValueError: `every` is less than 1.
+            ImportError: There is a folder, and safetensors or h5py is missing: install the extra
+                `recordings`.
+        """
+        check_integer("every", every, 1)
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None:
+            import_extra("safetensors.torch")
+            import_extra("h5py")
+        self.every = every
+        self.about = json.loads(json.dumps(dict(about or {})))
+        self._chains: dict[str, _Chain] = {}
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
+        self._lock = threading.RLock()
+        self._held: int | None = None
+
+    # Collecting --------------------------------------------------------------------------------
+
+    def collect(self, tree: Any, *, chain: str = "0") -> None:
+        """Store a tree as the next row of a chain; it may be changed afterwards.
+
+        Args:
+            tree: Tensors, arrays and numbers, in any containers that torch or JAX knows. All trees
+                of a chain have the same structure, shapes and dtypes. NaN is stored.
+            chain: Name of the chain: letters, digits, ".", "_" and "-".
+
+        Raises:
+            TypeError: A leaf is no number or array of numbers.
+            ValueError: The tree differs from the first of the chain, or the name is impossible.
+            CollectorError: Earlier rows could not be written; they are kept in memory and written
+                with the next ones.
+        """
+        with self._lock:
+            self._raise_errors()
+            there = self._chain(chain)
+            if there.calls % self.every == 0 and Ranks().rank == 0:
+                row = {path: snapshot(path, leaf) for path, leaf in tree_to_dict(tree).items()}
+                there.layout = check_layout(chain, there.layout, row)
+                there.like = tree
+                there.open.append(row)
+                there.bytes += sum(tensor.nbytes for tensor in row.values())
+            there.calls += 1
+            if self.folder is not None and there.bytes >= _SEGMENT_BYTES:
+                self._submit(chain)
+
+    def rows(self, chain: str = "0") -> int:
+        """Return the number of rows of a chain so far."""
+        return -(-self._chain(chain).calls // self.every)
+
+    # Checkpoints -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of each chain, once all rows up to it are on disk.
+
+        Without a folder, the state holds the rows too.
+
+        Raises:
+            CollectorError: Rows could not be written.
+        """
+        with self._lock:
+            state: dict[str, Any] = {"format": FORMAT, "every": self.every}
+            state["calls"] = {name: chain.calls for name, chain in self._chains.items()}
+            if self.folder is None:
+                state["rows"] = {
+                    name: stack(chain.open) for name, chain in self._chains.items() if chain.open
+                }
+            else:
+                self._flush()
+            return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue each chain from its position in a checkpoint.
+
+        Rows beyond it are deleted when the next row is written, not before.
+
+        Raises:
+            ValueError: This is not the state of a collector, or of one with another `every`.
+            CollectorError: The folder lacks rows that the checkpoint counts.
+        """
+        with self._lock:
+            if not isinstance(state_dict, Mapping) or state_dict.get("format") != FORMAT:
+                raise ValueError("This is not the state of a Collector of this version.")
+            if state_dict["every"] != self.every:
+                raise ValueError(
+                    f"The state was saved with every={state_dict['every']}, this Collector has "
+                    f"every={self.every}: use the saved value."
+                )
+            chains: dict[str, _Chain] = {}
+            for name, calls in state_dict["calls"].items():
+                chain = chains[name] = _Chain()
+                chain.calls, chain.loaded = calls, True
+                rows = -(-calls // self.every)
+                if self.folder is None:
+                    stacked = state_dict["rows"].get(name, {})
+                    chain.layout = {
+                        path: (tuple(values.shape[1:]), values.dtype)
+                        for path, values in stacked.items()
+                    } or None
+                    chain.open = [
+                        {path: values[row].clone() for path, values in stacked.items()}
+                        for row in range(rows)
+                    ]
+                elif rows and Ranks().rank == 0:
+                    chain.layout = segments.read_layout(self._last_segment(name, rows))
+                    chain.stored = rows
+            self._wait()
+            self._pending.clear()
+            self._chains = chains
+
+    def _last_segment(self, name: str, rows: int) -> segments.Segment:
+        folder = self._rows_folder(name)
+        there = segments.list_segments(folder)
+        for segment in there:
+            if segment.stop == rows:
+                return segment
+        raise CollectorError(
+            f"The checkpoint counts {rows} rows of chain {name!r}, but {folder} holds "
+            f"{segments.count_rows(there)}: restore the folder with the checkpoint, or restore "
+            "an earlier step."
+        )
+
+    # Results -----------------------------------------------------------------------------------
+
+    def finalize(self, chain: str | None = None) -> None:
+        """Write the rest of the rows, and begin to write the HDF5 file of a chain, or of all.
+
+        Raises:
+            CollectorError: Earlier rows could not be written.
+        """
+        with self._lock:
+            self._raise_errors()
+            if self.folder is None or Ranks().rank != 0:
+                return
+            for name in self._names(chain):
+                self._submit(name)
+                self._enqueue(self._write_hdf5, name, self.rows(name))
+
+    def finished(self, chain: str | None = None) -> dict[str, Any]:
+        """Wait until everything is written, and return the results by chain.
+
+        Returns:
+            With a folder, the HDF5 file of each finalized chain: a group for each container and a
+            dataset for each leaf, its rows first. Without, the tree, its leaves stacked.
+
+        Raises:
+            CollectorError: Rows could not be written.
+        """
+        with self._lock:
+            self._wait()
+            self._raise_errors()
+            names = self._names(chain)
+            if self.folder is None:
+                return {name: self._chains[name].tree() for name in names}
+            paths = {name: self.folder / f"{name}.h5" for name in names}
+            return {name: path for name, path in paths.items() if path.exists()}
+
+    def _names(self, chain: str | None) -> list[str]:
+        if chain is not None and chain not in self._chains:
+            known = ", ".join(self._chains) or "none yet"
+            raise ValueError(f"There is no chain {chain!r}, the chains are: {known}.")
+        return list(self._chains) if chain is None else [chain]
+
+    def _write_hdf5(self, name: str, rows: int) -> None:
+        assert self.folder is not None
+        h5py, folder = import_extra("h5py"), self._rows_folder(name)
+
+        def write(path: Path) -> None:
+            with h5py.File(path, "w") as file:
+                for key, value in self.about.items():
+                    file.attrs[key] = value if isinstance(value, str) else json.dumps(value)
+                first = 0
+                for part in segments.read_segments(folder, rows):
+                    arrays = {leaf or "value": values.numpy() for leaf, values in part.items()}
+                    for leaf, array in arrays.items():
+                        shape = (rows, *array.shape[1:])
+                        stored = file.require_dataset(leaf, shape, array.dtype, exact=True)
+                        stored[first : first + len(array)] = array
+                    first += len(array)
+
+        write_atomically(self.folder / f"{name}.h5", write)
+
+    # Writing -----------------------------------------------------------------------------------
+
+    def _chain(self, name: str) -> _Chain:
+        if name not in self._chains:
+            if _CHAIN.fullmatch(name) is None:
+                raise ValueError(
+                    f"The name of a chain has letters, digits, '.', '_' and '-', not {name!r}."
+                )
+            self._chains[name] = _Chain()
+        return self._chains[name]
+
+    def _rows_folder(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / name
+
+    def _submit(self, name: str) -> None:
+        """Write the open rows of a chain in the background."""
+        chain = self._chains[name]
+        if chain.open:
+            self._enqueue(self._write_rows, name, len(chain.open))
+            chain.bytes = 0
+
+    def _enqueue(self, work: Any, *arguments: Any) -> None:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="synthpix_torch collector")
+        while len(self._pending) >= _WAITING:
+            self._pending[0].exception()
+            self._raise_errors()
+        self._pending.append(self._writer.submit(work, *arguments))
+
+    def _write_rows(self, name: str, count: int) -> None:
+        """Write the first open rows of a chain; they stay open if that fails."""
+        chain, folder = self._chains[name], self._rows_folder(name)
+        try:
+            self._hold_folder()
+            if not chain.clean:
+                if chain.loaded:
+                    segments.delete_from(folder, chain.stored)
+                elif segments.list_segments(folder):
+                    kept = segments.move_aside(folder)
+                    logger.warning(
+                        "%s holds rows of another run: they are kept as %s", folder, kept
+                    )
+                chain.clean = True
+            count = min(count, len(chain.open))
+            if count:
+                segments.write_segment(folder, chain.stored, stack(chain.open[:count]))
+        except (OSError, RuntimeError) as error:
+            raise CollectorError(
+                f"Rows {chain.stored} to {chain.stored + count - 1} of chain {name!r} could not be "
+                f"written: {error}. They are kept in memory and written with the next ones."
+            ) from error
+        chain.stored += count
+        del chain.open[:count]
+
+    def _hold_folder(self) -> None:
+        """Keep other processes from writing; the lock is released when this process ends."""
+        assert self.folder is not None
+        if self._held is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RuntimeError(f"another process collects in {self.folder}") from None
+            self._held = descriptor
+
+    def _flush(self) -> None:
+        for name in self._chains:
+            self._submit(name)
+        self._wait()
+        self._raise_errors()
+
+    def _wait(self) -> None:
+        for future in self._pending:
+            future.exception()
+
+    def _raise_errors(self) -> None:
+        """Raise the error of a write that has failed, once."""
+        while self._pending and self._pending[0].done():
+            error = self._pending.popleft().exception()
+            if error is not None:
+                raise error

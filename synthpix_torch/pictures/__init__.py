@@ -1,0 +1,1 @@
+"""Pictures of batches: figures, blinking pairs, colours of flow fields."""

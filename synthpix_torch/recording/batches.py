@@ -1,0 +1,73 @@
+"""A batch as tensors to store, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import torch
+
+from synthpix_torch.batch import Batch
+
+# Integers per grey level of 255.
+LEVELS: Final = {"uint8": 1, "uint16": 257}
+
+
+def to_tensors(batch: Batch, *, images: str, scale: float) -> dict[str, torch.Tensor]:
+    """Return the tensors of the pairs of a batch, without its empty slots, on the CPU.
+
+    Args:
+        batch: The batch.
+        images: Storage of grey levels: "given", "uint8" or "uint16".
+        scale: The grey level of the batch that stands for 255.
+    """
+    filled = batch.mask
+    tensors = {
+        "images": encode(batch.images[filled], images, scale),
+        "flow_fields": batch.flow_fields[filled],
+        "epoch": batch.epoch[filled],
+        "seeds": batch.seeds[filled],
+        "keys": batch.keys[filled].view(torch.int32),
+        "slot": filled.nonzero()[:, 0],
+    }
+    if batch.valid_flow_mask is not None:
+        tensors["valid_flow_mask"] = batch.valid_flow_mask[filled]
+    if batch.params is not None:
+        for name, values in batch.params._asdict().items():
+            tensors[f"params.{name}"] = values[filled]
+    tensors["number"] = torch.full_like(tensors["slot"], batch.number)
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def digest(batch: Batch) -> str:
+    """Return 128 bits of the SHA-256 of what a network sees: images, flow fields and masks."""
+    total = hashlib.sha256()
+    for tensor in (batch.images, batch.flow_fields, batch.mask, batch.valid_flow_mask):
+        if tensor is not None:
+            array = tensor.detach().cpu().contiguous()
+            total.update(f"{array.dtype}{tuple(array.shape)}".encode())
+            total.update(array.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()[:32]
+
+
+def encode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:
+    """Round grey levels to the integers in which they are stored.
+
+    Args:
+        images: Grey levels, of which `scale` stands for 255.
+        storage: "uint8" rounds to whole grey levels of 255, "uint16" to 1/257 of one, "given"
+            changes nothing. Levels outside 0 to 255 are clipped.
+        scale: See `images`.
+    """
+    if storage == "given":
+        return images
+    levels = images.float() * (255 / scale * LEVELS[storage])
+    dtype = getattr(torch, storage)
+    return levels.round().clamp(0, 255 * LEVELS[storage]).to(torch.int32).to(dtype)
+
+
+def decode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:
+    """Return grey levels as float32 on the scale of the dataset that was recorded."""
+    if storage == "given":
+        return images
+    return images.to(torch.float32) * (scale / 255 / LEVELS[storage])

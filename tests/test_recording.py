@@ -1,0 +1,300 @@
+"""A recording has the bits of the dataset, whatever interrupted it, and notices every change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import torch
+from kinds import base
+from safetensors import safe_open
+
+from synthpix_torch import Batch, Recording, RecordingError, SynthPixDataset, record
+from synthpix_torch.cli import main
+from synthpix_torch.recording import manifest as files
+
+
+@pytest.fixture(scope="module")
+def dataset() -> SynthPixDataset:
+    """Finite data whose last batch has empty slots."""
+    return SynthPixDataset(base(loop=False, image_shape=(16, 20), flow_field_size=(24.0, 28.0)))
+
+
+@pytest.fixture(scope="module")
+def last(dataset: SynthPixDataset) -> range:
+    total = dataset.stream.total
+    assert total is not None
+    return range(total - 3, total)
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    dataset: SynthPixDataset, last: range, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A recording of the last batches, a batch in each shard."""
+    return record(dataset, tmp_path_factory.mktemp("r") / "a", last, shard_batches=1)
+
+
+def pairs_of(dataset: SynthPixDataset, numbers: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return images and flow fields of the filled slots."""
+    batches: list[Batch] = [dataset.batch_at(number) for number in numbers]
+    return [
+        (batch.images[slot], batch.flow_fields[slot])
+        for batch in batches
+        for slot in range(len(batch.mask))
+        if batch.mask[slot]
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_recording_has_the_bits_of_the_stream(
+    dataset: SynthPixDataset, last: range, recorded: Path
+) -> None:
+    recording = Recording(recorded)
+    expected = pairs_of(dataset, last)
+    assert len(recording) == len(expected) < 3 * 4
+    for pair, (images, flow_fields) in zip(recording, expected, strict=True):  # type: ignore[call-overload]
+        assert torch.equal(pair.images, images)
+        assert torch.equal(pair.flow_fields, flow_fields)
+        assert pair.valid_flow_mask.all()
+    assert [recording[1:3][place].number for place in (0, 1)] == [last.start] * 2
+    assert [recording[-1].slot, recording[1].slot] == [len(recording) - 9, 1]
+    assert dataset.position == 0
+
+
+def test_anyone_reads_a_shard_with_safetensors(
+    dataset: SynthPixDataset, last: range, recorded: Path
+) -> None:
+    with safe_open(recorded / "shards" / "000000.safetensors", framework="np") as file:
+        about = json.loads(file.metadata()["synthpix_torch"])
+        images = file.get_tensor("images")
+    assert about["units"] == {"flow_fields": "pixels", "images": "grey levels of 255"}
+    assert np.array_equal(images, dataset.batch_at(last.start).images.numpy())
+
+
+def test_workers_of_a_shuffled_dataloader_read_it(recorded: Path) -> None:
+    script = f"""
+import torch
+from torch.utils.data import DataLoader
+from synthpix_torch import Recording
+recording = Recording({str(recorded)!r})
+recording[0]
+loader = DataLoader(recording, batch_size=2, num_workers=2, shuffle=True)
+found = torch.cat([batch.images.flatten(1) for batch in loader])
+expected = torch.stack([recording[i].images.flatten() for i in range(len(recording))])
+assert torch.equal(found.sort(0).values, expected.sort(0).values)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+def test_an_interrupted_recording_is_finished_without_repeating_a_shard(
+    dataset: SynthPixDataset,
+    last: range,
+    recorded: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.replace
+    for calls in range(20):
+        left = [calls]
+
+        def fails(source: Any, target: Any, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device")
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", fails)
+        folder = tmp_path / str(calls)
+        try:
+            record(dataset, folder, last, shard_batches=1)
+        except OSError:
+            assert not list(folder.rglob("*.unfinished-*"))
+            if (folder / "plan.json").exists():
+                with pytest.raises(RecordingError, match=r"incomplete.*call record again"):
+                    Recording(folder)
+        else:
+            break
+        finally:
+            monkeypatch.setattr(os, "replace", real)
+        before = {path: path.stat().st_mtime_ns for path in folder.glob("shards/*.json")}
+        complete = [path.with_suffix(".safetensors") for path in before]
+        times = {path: path.stat().st_mtime_ns for path in complete}
+        record(dataset, folder, last, shard_batches=1)
+        assert times == {path: path.stat().st_mtime_ns for path in complete}
+        assert contents(folder) == contents(recorded)
+    assert 6 <= calls < 20
+
+
+def test_ranks_share_the_work(
+    dataset: SynthPixDataset, last: range, recorded: Path, tmp_path: Path
+) -> None:
+    for rank in (1, 0):
+        part = SynthPixDataset(dataset.recipe["config"], rank=rank, world_size=2)
+        record(part, tmp_path / "a", last, shard_batches=1)
+        assert (tmp_path / "a" / "manifest.json").exists() == (rank == 0)
+    assert contents(tmp_path / "a") == contents(recorded)
+
+
+def test_verify_finds_every_changed_byte(recorded: Path, tmp_path: Path) -> None:
+    assert Recording(recorded).verify() == []
+    copy = tmp_path / "copy"
+    shutil.copytree(recorded, copy)
+    rng = np.random.default_rng(0)
+    for path in sorted(copy.rglob("*.*")):
+        whole = path.read_bytes()
+        for place in {0, len(whole) - 1, *map(int, rng.integers(0, len(whole), 20))}:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+            try:
+                faults = Recording(copy).verify()
+            except RecordingError as error:
+                faults = [str(error)]
+            assert faults, (path, place)
+            assert str(path) in faults[0] or "incomplete" in faults[0]
+        path.write_bytes(whole)
+    assert Recording(copy).verify() == []
+
+
+def test_a_recording_without_data_makes_its_pairs_again(
+    dataset: SynthPixDataset, last: range, tmp_path: Path
+) -> None:
+    folder = record(dataset, tmp_path / "digests", last, data=False)
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+    bare = (folder / "manifest.json").stat().st_size - 40 * len(last)
+    assert bare + 1000 * 60 < 100 * 1024
+    recording = Recording(folder)
+    assert recording.verify() == []
+    for pair, (images, flow_fields) in zip(recording, pairs_of(dataset, last), strict=True):  # type: ignore[call-overload]
+        assert torch.equal(pair.images, images)
+        assert torch.equal(pair.flow_fields, flow_fields)
+
+    manifest = files.read_manifest(folder)
+    digests = manifest.shards[0].digests
+    assert digests is not None
+    digests[1] = digests[0]
+    files.write_manifest(folder, manifest._replace(made_with={"jax": "0.0.1"}))
+    changed = Recording(folder)
+    (fault,) = changed.verify()
+    number = last.start + 1
+    assert fault.startswith(f"batch {number} differs from the recording (made with jax 0.0.1 there")
+    with pytest.raises(RecordingError, match=f"batch {number} differs"):
+        changed[5]
+    with pytest.raises(RecordingError, match=r"makes other batches.*differs in .*seed="):
+        Recording(folder, config={"seed": 4})
+
+
+@pytest.mark.parametrize(("storage", "levels"), [("uint8", 1), ("uint16", 257)])
+def test_integers_lose_half_a_level_of_theirs(
+    storage: str, levels: int, dataset: SynthPixDataset, tmp_path: Path
+) -> None:
+    recording = Recording(record(dataset, tmp_path / "a", range(1), images=storage))
+    batch = dataset.batch_at(0)
+    for pair, images in zip(recording, batch.images, strict=True):  # type: ignore[call-overload]
+        assert pair.images.dtype == torch.float32
+        error = float((pair.images - images).abs().max())
+        assert 0 < error <= 0.5 / levels * 1.001
+    assert f"images as {storage}" in repr(recording)
+
+
+def test_other_programs_read_what_is_exported(
+    dataset: SynthPixDataset, last: range, recorded: Path, tmp_path: Path
+) -> None:
+    recording, expected = Recording(recorded), pairs_of(dataset, last)
+    for form in ("hdf5", "flo", "npz"):
+        recording.export(tmp_path / form, form=form)
+    with h5py.File(tmp_path / "hdf5") as file:
+        assert file["flow_fields"].attrs["unit"] == "pixels"
+        assert json.loads(file.attrs["configuration"])["seed"] == 3
+        assert file["images"].chunks == (1, 2, 16, 20)
+        stored = [file["images"][:], file["flow_fields"][:]]
+    arrays = [np.load(path) for path in sorted((tmp_path / "npz").iterdir())]
+    zipped = [np.concatenate([part[name] for part in arrays]) for name in ("images", "flow_fields")]
+    for index, (images, flow_fields) in enumerate(expected):
+        for found in (stored, zipped):
+            assert np.array_equal(found[0][index], images.numpy())
+            assert np.array_equal(found[1][index], flow_fields.numpy())
+        name = tmp_path / "flo" / f"{index:0{len(str(len(expected) - 1))}}"
+        for which in (0, 1):
+            image = tifffile.imread(f"{name}_img{which + 1}.tif")
+            assert image.dtype == np.uint16
+            assert np.abs(image / 257 - images[which].numpy()).max() <= 0.5 / 257 * 1.001
+        words = np.fromfile(f"{name}_flow.flo", "<f4")
+        assert words[0] == np.float32(202021.25)
+        assert words[1:3].view("<i4").tolist() == [20, 16]
+        flow = words[3:].reshape(16, 20, 2)
+        assert np.array_equal(flow.transpose(2, 0, 1), flow_fields.numpy())
+    with pytest.raises(ValueError, match="npz exists: choose another name"):
+        recording.export(tmp_path / "npz", form="npz")
+    with pytest.raises(ValueError, match="form must be one of hdf5, flo, npz, not 'png'"):
+        recording.export(tmp_path / "png", form="png")
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    dataset: SynthPixDataset, last: range, recorded: Path, tmp_path: Path
+) -> None:
+    before = contents(recorded)
+    with pytest.raises(RecordingError, match=r"another recording, with first \d+ instead of 0"):
+        record(dataset, recorded, range(2))
+    other = SynthPixDataset(base(seed=9))
+    with pytest.raises(RecordingError, match="another recording, with fingerprint"):
+        record(other, recorded, last)
+    assert contents(recorded) == before
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds something else: choose a new folder"):
+        record(dataset, tmp_path, last)
+    with pytest.raises(FileNotFoundError, match="holds no recording"):
+        Recording(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(recorded, copy)
+    (copy / "shards" / "000001.safetensors").unlink()
+    with pytest.raises(RecordingError, match=r"000001.safetensors is missing: restore it"):
+        Recording(copy)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (range(0), "not empty"),
+        (range(0, 4, 2), "step 1"),
+        (range(10**6), "stream"),
+    ],
+)
+def test_batches_that_do_not_exist_are_refused_before_anything_is_written(
+    batches: range, message: str, dataset: SynthPixDataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        record(dataset, tmp_path / "a", batches)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_command_records_and_exports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**base(), "image_shape": [16, 16]}))
+    assert main(["export", str(config), "0:2", str(tmp_path / "a")]) == 0
+    assert len(Recording(tmp_path / "a")) == 8
+    assert main(["export", str(config), "0:1", str(tmp_path / "b"), "--form", "flo"]) == 0
+    assert len(list((tmp_path / "b").glob("*.flo"))) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "config.json"]
+    with pytest.raises(SystemExit):
+        main(["export", str(config), "5", str(tmp_path / "c")])
+    assert "write FIRST:STOP" in capsys.readouterr().err
