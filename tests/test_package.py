@@ -86,13 +86,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_wheel_holds_the_package_with_its_types_and_license(built: Built) -> None:
-    modules = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "synthpix_torch").rglob("*.py")
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "synthpix_torch").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
+    assert "synthpix_torch/py.typed" in files
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == modules | {"synthpix_torch/py.typed"}
+    assert inside == files
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
