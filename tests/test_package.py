@@ -1,9 +1,10 @@
-"""The wheel and the sdist: what they hold, and that they work without the repository."""
+"""Wheel and sdist work without the repository, and in the environments of docs/install.md."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import environments
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -84,13 +86,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_wheel_holds_the_package_with_its_types_and_license(built: Built) -> None:
-    modules = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "synthpix_torch").rglob("*.py")
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "synthpix_torch").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
+    assert "synthpix_torch/py.typed" in files
     with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == modules | {"synthpix_torch/py.typed"}
+    assert inside == files
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -147,3 +152,22 @@ def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -
     (error,) = (line for line in checked.stdout.splitlines() if "error:" in line)
     assert error.startswith(f"consumer.py:{CONSUMER.count(chr(10))}: error: Argument 1")
     assert 'incompatible type "str"; expected "int"' in error
+
+
+def test_all_tested_environments_pass_and_the_lowest_versions_are_the_bounds() -> None:
+    rows = environments.table_rows(environments.PAGE.read_text())
+    pythons = ("3.11", "3.12", "3.13")
+    lowest = {(environments.LOWEST_PYTHON, environments.LOWEST)}
+    assert rows.keys() == lowest | {
+        (python, kind)
+        for python in pythons
+        for kind in (environments.DEVELOPERS, environments.NEWEST)
+    }
+    for row in rows.values():
+        assert re.fullmatch(r"\d+ passed", row[-2])
+    (lowest_row,) = (rows[key] for key in lowest)
+    tested = dict(zip(environments.PACKAGES, lowest_row[2:], strict=False))
+    for requirement in environments.lowest():
+        package, _, bound = requirement.partition("==")
+        if package in tested:
+            assert f"{tested[package]}.".startswith(f"{bound}.")
