@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from synthpix_torch.checkpoint.folder import CheckpointError
-from synthpix_torch.cli import export, inspect
+from synthpix_torch.cli import check, export, inspect
 from synthpix_torch.recording import RecordingError
 
-COMMANDS: dict[str, ModuleType] = {"export": export, "inspect": inspect}
+COMMANDS: dict[str, ModuleType] = {"check": check, "export": export, "inspect": inspect}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from synthpix_torch.config.effects import check_effects
 from synthpix_torch.config.geometry import check_geometry
 from synthpix_torch.config.key import REQUIRED
 from synthpix_torch.config.keys import KEYS
-from synthpix_torch.config.plausibility import warn_of_odd_settings
+from synthpix_torch.config.plausibility import odd_settings, warn
 
 
 def read_config(
@@ -61,7 +61,8 @@ def read_config(
     if checked.include_images:
         return checked
     check_geometry(checked)
-    warn_of_odd_settings(checked)
+    for message in odd_settings(checked):
+        warn(message)
     return Config(
         **values,
         given=given,
