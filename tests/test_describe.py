@@ -170,7 +170,8 @@ def test_the_autocorrelation_gives_the_diameter_despite_noise_and_background(
             down, right = (np.exp(-0.5 * ((grid - at) / sigma) ** 2) for at in (y, x))
             image += 100 * down[:, None] * right
     assert measure_diameter(images) == pytest.approx(diameter, rel=0.06)
-    # Blank images, and images that are too small.
+    # Noise alone, blank images, and images that are too small.
+    assert measure_diameter(rng.normal(20, 4, (4, 64, 64))) is None
     assert measure_diameter(np.full((4, 64, 64), 20.0)) is None
     assert measure_diameter(images[:, :16]) is None
 

@@ -14,6 +14,9 @@ PIXEL_VARIANCE: Final = 1 / 12
 _SMALLEST: Final = 20
 """Height and width in pixels of images that can be measured."""
 
+_FAINT: Final = 0.05
+"""Share of the variance of the pixels that neighbours have in common if there are particles."""
+
 _FAR: Final = range(10, 15)
 """Shifts in pixels beyond particle images, where light and background are still alike."""
 
@@ -36,11 +39,12 @@ def measure_diameter(images: Float[np.ndarray, "n h w"]) -> float | None:
     if min(images.shape[1:]) < _SMALLEST:
         return None
     far = np.mean([_autocorrelation(images, at) for r in _FAR for at in ((r, 0), (0, r))])
+    noisy = _autocorrelation(images, (0, 0)) - far
     diagonal = _autocorrelation(images, (1, 1)) - far
     variances = []
     for at in ((0, 1), (1, 0)):
         straight = _autocorrelation(images, at) - far
-        if not 0 < diagonal < straight:
+        if not 0 < diagonal < straight or straight < _FAINT * noisy:
             return None
         variances.append(1 / (4 * math.log(straight / diagonal)) - PIXEL_VARIANCE)
     variance = sum(variances) / 2

@@ -161,7 +161,12 @@ def test_kinematic_fields_of_a_camera_rarely_fold(side: int, largest: float) -> 
 def test_flow_fields_come_from_files_or_a_source_too(tmp_path: Path) -> None:
     field = np.full((50, 50, 2), 30.0, np.float32)
     np.save(tmp_path / "flow_0.npy", field)
-    units: dict[str, Any] = {"resolution": 10.0, "dt": 0.01, "image_shape": (32, 48), "max_displacement": 3}
+    units: dict[str, Any] = {
+        "resolution": 10.0,
+        "dt": 0.01,
+        "image_shape": (32, 48),
+        "max_displacement": 3,
+    }
     with SynthPixDataset(camera(file_list=tmp_path, **units)) as dataset:
         assert dataset.stream.config.scheduler_class == ".npy"
     with SynthPixDataset(camera(scheduler_class=None, **units), source=[field]) as dataset:
