@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from kinds import base
+from kinds import CAMERA, base
 from ruamel.yaml import YAML
 
 from synthpix_torch import PhysicsWarning, SynthPixDataset, camera
@@ -22,20 +22,10 @@ from synthpix_torch.describe.describe import used_share
 from synthpix_torch.describe.measures import measure_diameter
 from synthpix_torch.describe.suspicions import suspicions
 
-FACTS: dict[str, Any] = {
-    "image_shape": (48, 64),
-    "density": 0.05,
-    "diameter": 3.0,
-    "max_displacement": 4.0,
-    "lost_pairs": 0.1,
-    "resolution": 10.0,
-    "dt": 0.01,
-}
-
 
 @pytest.fixture(scope="module")
 def dataset() -> SynthPixDataset:
-    return SynthPixDataset(camera(**FACTS, num_examples=24))
+    return SynthPixDataset(camera(**CAMERA))
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +35,15 @@ def report(dataset: SynthPixDataset) -> Report:
 
 def test_a_report_states_what_the_configuration_says(report: Report) -> None:
     assert report.source == "kinematic"
-    assert report.image_shape == (48, 64)
-    assert report.image_area == pytest.approx((4.8, 6.4))
-    assert report.grid_shape == (64, 80)
+    assert report.image_shape == (80, 96)
+    assert report.image_area == pytest.approx((8.0, 9.6))
+    assert report.grid_shape == (100, 116)
     assert report.grid_spacing == pytest.approx((1.0, 1.0))
-    assert report.density == pytest.approx(0.05)
-    assert report.particles_per_window == pytest.approx(51.2)
-    assert report.lost_pairs == pytest.approx(0.1)
-    assert report.diameter == pytest.approx((3.0, 3.0))
-    assert (report.records, report.used_in_a_pass, report.used_ever) == (24, 1.0, 1.0)
+    assert report.density == pytest.approx(0.006)
+    assert report.particles_per_window == pytest.approx(0.006 * 32**2)
+    assert report.lost_pairs == pytest.approx(0.2)
+    assert report.diameter == pytest.approx((2.5, 2.5))
+    assert (report.records, report.used_in_a_pass, report.used_ever) == (72, 1.0, 1.0)
 
 
 def test_a_report_measures_batches_over_a_whole_pass(
@@ -63,7 +53,7 @@ def test_a_report_measures_batches_over_a_whole_pass(
     labels = np.concatenate([batch.flow_fields.numpy() for batch in batches])
     size = np.hypot(labels[:, 0], labels[:, 1])
     images = np.concatenate([batch.images.numpy() for batch in batches])
-    assert report.flow_fields == 24
+    assert report.flow_fields == 72
     assert report.displacement_median == pytest.approx(np.median(size))
     assert report.displacement_99 == pytest.approx(np.percentile(size, 99))
     assert report.displacement_largest == pytest.approx(size.max())
@@ -72,7 +62,7 @@ def test_a_report_measures_batches_over_a_whole_pass(
     assert report.mean_level == pytest.approx(images.mean(), rel=1e-5)
     assert report.saturated == pytest.approx(np.mean(np.rint(images) == 255), abs=1e-4)
     assert report.dark == pytest.approx(np.mean(np.rint(images) == 0), abs=1e-4)
-    assert report.diameter_measured == pytest.approx(3.0, rel=0.05)
+    assert report.diameter_measured == pytest.approx(2.5, rel=0.05)
     assert report.batch_bytes > batches[0].images.nbytes + batches[0].flow_fields.nbytes
 
 
@@ -90,35 +80,23 @@ def test_describing_changes_neither_the_position_nor_the_next_batch(
 
 
 def test_a_report_is_a_table_that_fits_a_screen(report: Report) -> None:
-    text = str(replace(report, batch_seconds=0.05))
+    text = str(replace(report, suspicious=()))
     assert max(map(len, text.splitlines())) <= 100
-    assert "48 x 64 px (height x width) = 4.8 x 6.4 length units at 10 px per unit" in text
-    assert "64 x 80 nodes, 1 x 1 px apart (0.1 x 0.1 length units)" in text
-    assert "0.05 per px, 51.2 in a window of 32 x 32 px" in text
-    assert "3 px (e^-2), measured 3" in text
+    assert "80 x 96 px (height x width) = 8 x 9.6 length units at 10 px per unit" in text
+    assert "100 x 116 nodes, 1 x 1 px apart (0.1 x 0.1 length units)" in text
+    assert "0.006 per px, 6.14 in a window of 32 x 32 px" in text
+    assert "2.5 px (e^-2), measured 2." in text
     assert text.endswith("Nothing is suspicious.")
-
-
-def test_velocities_scaled_images_and_the_layout_of_synthpix_give_the_same_report(
-    report: Report, dataset: SynthPixDataset
-) -> None:
-    config = dict(dataset.stream.config.given, output_units="measure units per second")
-    other = SynthPixDataset(config, layout="synthpix", scale_images=True).describe()
-    assert report.displacement_median == pytest.approx(other.displacement_median, rel=1e-5)
-    assert report.displacement_x == pytest.approx(other.displacement_x, rel=1e-5)
-    assert report.mean_level == pytest.approx(other.mean_level, rel=1e-5)
-    assert report.brightest_level == pytest.approx(other.brightest_level, rel=1e-5)
-    assert other.suspicious == ()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"displacement_99": 8.1}, "larger than 8.1 px, a quarter of a window of 32 px is 8 px"),
-        ({"particles_per_window": 5.2}, "holds 4.7 pairs of particles, fewer than 5"),
+        ({"particles_per_window": 5.2}, "holds 4.2 pairs of particles, fewer than 5"),
         ({"saturated": 0.3}, r"30% of the pixels are saturated \(255\)"),
         ({"dark": 0.99}, "99.0% of the pixels are dark"),
-        ({"used_ever": 0.5, "records_per_flow_batch": 4}, "Only 50% of the 24 records are ever"),
+        ({"used_ever": 0.5, "records_per_flow_batch": 4}, "Only 50% of the 72 records are ever"),
         (
             {"source": ".npy", "folded_fields": 0.5, "folded_area": 0.01},
             "50% of the flow fields fold, on 1.00% of their area",
@@ -130,8 +108,9 @@ def test_velocities_scaled_images_and_the_layout_of_synthpix_give_the_same_repor
 def test_a_suspicious_measure_is_named_with_its_number(
     report: Report, changes: dict[str, Any], message: str
 ) -> None:
-    assert list(suspicions(report)) == []
-    (found,) = suspicions(replace(report, **changes))
+    ordinary = replace(report, density=0.03, particles_per_window=30.7)
+    assert list(suspicions(ordinary)) == []
+    (found,) = suspicions(replace(ordinary, **changes))
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(found)
     assert "  - " + found in str(replace(report, suspicious=(found,)))
@@ -189,6 +168,7 @@ def test_the_command_names_metres_per_second_in_a_field_of_millimetres(
         # 1.6 m/s is 1600 mm/s; w is dropped.
         np.save(tmp_path / f"flow_{number}.npy", np.full((40, 40, 3), 1.6, np.float32))
     config = camera(
+        output_units="measure units per second",
         file_list=[str(tmp_path)],
         image_shape=(32, 32),
         max_displacement=8,
@@ -206,35 +186,53 @@ def test_the_command_names_metres_per_second_in_a_field_of_millimetres(
     assert "has 3 components: only the first two move particles" in found["suspicious"][0]
 
 
-def test_the_command_describes_recorded_images(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def recorded(tmp_path: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     for number in range(3):
         pair = rng.integers(0, 4096, (2, 24, 32), dtype=np.uint16)
         flow = np.full((24, 32, 2), 1.5, np.float32)
         scipy.io.savemat(tmp_path / f"{number}.mat", {"V": flow, "I0": pair[0], "I1": pair[1]})
-    config = {
+    return {
         "scheduler_class": ".mat",
         "file_list": [str(tmp_path)],
         "include_images": True,
         "batch_size": 2,
     }
-    assert main(["check", written(tmp_path / "a.yaml", config)]) == 1
+
+
+def test_the_command_describes_recorded_images(
+    recorded: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", written(tmp_path / "a.yaml", recorded)]) == 1
     out = capsys.readouterr().out
     assert "2 recorded pairs a batch from .mat, on cpu" in out
     assert "images        24 x 32 px (height x width)\n" in out
     assert "1.5 to 1.5 px to the right" in out
     assert "e^-2 not measurable" in out
     assert "particles  " not in out
-    assert "12-bit" in out
+    assert "Grey levels reach 409" in out
+
+
+def test_scaled_images_in_the_layout_of_synthpix_give_the_same_report(
+    recorded: dict[str, Any], tmp_path: Path
+) -> None:
+    for path in tmp_path.glob("*.mat"):
+        file = scipy.io.loadmat(path)
+        pair = {name: (file[name] // 16).astype(np.uint8) for name in ("I0", "I1")}
+        scipy.io.savemat(path, {"V": file["V"], **pair})
+    one = SynthPixDataset(recorded).describe()
+    other = SynthPixDataset(recorded, layout="synthpix", scale_images=True).describe()
+    assert one.displacement_x == other.displacement_x == (1.5, 1.5)
+    assert one.mean_level == pytest.approx(other.mean_level, rel=1e-5)
+    assert one.brightest_level == pytest.approx(other.brightest_level, rel=1e-5)
 
 
 def test_the_command_ends_with_0_if_nothing_is_suspicious_and_2_for_a_bad_window(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = written(tmp_path / "a.yaml", camera(**FACTS, num_examples=8))
-    assert main(["check", path]) == 0
+    path = written(tmp_path / "a.yaml", camera(**CAMERA))
+    assert main(["check", path, "--window", "48"]) == 0
     assert "Nothing is suspicious." in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         main(["check", path, "--window", "0"])
