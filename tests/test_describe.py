@@ -18,7 +18,7 @@ from synthpix_torch import PhysicsWarning, SynthPixDataset, camera
 from synthpix_torch.cli import main
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.describe import Report
-from synthpix_torch.describe.describe import used_share
+from synthpix_torch.describe.describe import lost_share, used_share
 from synthpix_torch.describe.measures import measure_diameter
 from synthpix_torch.describe.suspicions import suspicions
 
@@ -134,6 +134,19 @@ def test_records_that_are_never_used_are_counted(
     config = read_config(base(**{"num_examples": 24, "batch_size": 8, **changes}))
     assert used_share(config.num_examples, config, ever=False) == pytest.approx(in_a_pass)
     assert used_share(config.num_examples, config, ever=True) == pytest.approx(ever)
+
+
+def test_lost_pairs_are_those_hidden_and_those_that_leave_the_light_sheet() -> None:
+    sheet = {"sheet_profile": "top-hat", "sheet_thickness": 2.0, "out_of_plane_displacement": 0.5}
+    with SynthPixDataset(camera(**CAMERA, **sheet)) as dataset:
+        assert lost_share(dataset.stream, 0) == pytest.approx(1 - 0.8 * 0.75)
+    field = np.zeros((100, 116, 3), np.float32)
+    # 0.01 s: half of the particles stay, half move by 0.5 more.
+    field[:50, :, 2] = 50.0
+    config = camera(**CAMERA, **sheet, max_speed_z=50.0, scheduler_class=None, p_hide_img1=0.0)
+    with SynthPixDataset(config, source=[field]) as dataset:
+        hidden = 2 * 0.8 / 1.8
+        assert lost_share(dataset.stream, 0) == pytest.approx(1 - hidden * 0.625, abs=0.01)
 
 
 @pytest.mark.parametrize("diameter", [1.5, 5.0])

@@ -177,7 +177,7 @@ def _about_scene(
         "grid_spacing": spacing,
         "density": density,
         "particles_per_window": density * window**2,
-        "lost_pairs": _lost_pairs(stream, number),
+        "lost_pairs": lost_share(stream, number),
         "diameter": (min(diameters), max(diameters)),
     }
 
@@ -206,7 +206,7 @@ def _density(config: Config, batches: tuple[AnyBatch, ...]) -> float:
     return float(np.mean(seeded)) * share
 
 
-def _lost_pairs(stream: Stream, number: int) -> float:
+def lost_share(stream: Stream, number: int) -> float:
     """Return the share of the particles of an image that the other does not show."""
     config = stream.config
     first, second = 1 - config.p_hide_img1, 1 - config.p_hide_img2
