@@ -137,7 +137,8 @@ def test_records_that_are_never_used_are_counted(
 
 
 def test_lost_pairs_are_those_hidden_and_those_that_leave_the_light_sheet() -> None:
-    sheet = {"sheet_profile": "top-hat", "sheet_thickness": 2.0, "out_of_plane_displacement": 0.5}
+    sheet: dict[str, Any] = {"sheet_profile": "top-hat", "sheet_thickness": 2.0}
+    sheet["out_of_plane_displacement"] = 0.5
     with SynthPixDataset(camera(**CAMERA, **sheet)) as dataset:
         assert lost_share(dataset.stream, 0) == pytest.approx(1 - 0.8 * 0.75)
     field = np.zeros((100, 116, 3), np.float32)
