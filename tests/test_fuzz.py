@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import warnings
@@ -377,8 +378,13 @@ def _hdf5(*, images: bool) -> bytes:
     return file.getvalue()
 
 
+def _flo() -> bytes:
+    return struct.pack("<fii", 202021.25, 5, 6) + fields(1, (6, 5))[0].astype("<f4").tobytes()
+
+
 FILES: dict[str, tuple[str, bytes]] = {
     "npy": (".npy", _npy()),
+    "flo": (".flo", _flo()),
     "mat of version 6": (".mat", _mat(compressed=False)),
     "mat of version 7": (".mat", _mat(compressed=True)),
     "mat of version 7.3": (".mat", _hdf5(images=True)),

@@ -7,6 +7,7 @@ from synthpix.data_sources import EpisodicDataSource, FileDataSource
 from synthpix_torch.checks import shown
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.files import FORMATS, open_files
+from synthpix_torch.data.formats.format import Format
 from synthpix_torch.data.generator import Generator
 from synthpix_torch.data.generators import GENERATORS
 
@@ -39,5 +40,32 @@ def open_source(config: Config, *, exact: bool) -> FileDataSource | EpisodicData
             "renderer='particles'."
         )
     if name in FORMATS:
+        _check_format(config, FORMATS[name], exact=exact)
         return open_files(config, FORMATS[name], exact=exact)
     return GENERATORS[name](config, exact)
+
+
+def _check_format(config: Config, file_format: Format, *, exact: bool) -> None:
+    """Raise unless files of a format can be read as configured.
+
+    Raises:
+        ValueError: They hold no variables by name, or synthpix cannot read their images.
+    """
+    given = [key for key in ("flow_variables", "image_variables") if getattr(config, key)]
+    if given and not file_format.has_variables:
+        choices = ", ".join(repr(name) for name, one in FORMATS.items() if one.has_variables)
+        raise ValueError(
+            f"{given[0]} names variables of files: leave it out, or use scheduler_class {choices}."
+        )
+    if not exact or not config.include_images:
+        return
+    if given:
+        raise ValueError(
+            f"renderer='synthpix' reads recorded images by synthpix's names: leave out {given[0]}, "
+            "or use renderer='particles'."
+        )
+    if not file_format.resizes:
+        raise ValueError(
+            f"synthpix reads no recorded images from {config.scheduler_class} files: use "
+            "renderer='particles'."
+        )
