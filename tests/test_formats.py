@@ -332,6 +332,7 @@ def test_names_of_variables_are_part_of_the_state(tmp_path: Path) -> None:
     ("kind", "changes", "message"),
     [
         (".flo", {"flow_variables": "u"}, "flow_variables names variables .*'.h5', '.mat'"),
+        ("kinematic", {"image_variables": ["a", "b"]}, "image_variables names variables of files"),
         (".flo", {"include_images": True}, r"synthpix reads no recorded images from \.flo files"),
         (
             ".mat",

@@ -39,25 +39,25 @@ def open_source(config: Config, *, exact: bool) -> FileDataSource | EpisodicData
             "renderer='synthpix' resizes recorded images to image_shape: leave out crop, or use "
             "renderer='particles'."
         )
+    _check_format(config, FORMATS.get(name), exact=exact)
     if name in FORMATS:
-        _check_format(config, FORMATS[name], exact=exact)
         return open_files(config, FORMATS[name], exact=exact)
     return GENERATORS[name](config, exact)
 
 
-def _check_format(config: Config, file_format: Format, *, exact: bool) -> None:
-    """Raise unless files of a format can be read as configured.
+def _check_format(config: Config, file_format: Format | None, *, exact: bool) -> None:
+    """Raise unless files of a format, None for a generator, can be read as configured.
 
     Raises:
         ValueError: They hold no variables by name, or synthpix cannot read their images.
     """
     given = [key for key in ("flow_variables", "image_variables") if getattr(config, key)]
-    if given and not file_format.has_variables:
+    if given and not (file_format and file_format.has_variables):
         choices = ", ".join(repr(name) for name, one in FORMATS.items() if one.has_variables)
         raise ValueError(
             f"{given[0]} names variables of files: leave it out, or use scheduler_class {choices}."
         )
-    if not exact or not config.include_images:
+    if file_format is None or not exact or not config.include_images:
         return
     if given:
         raise ValueError(
