@@ -334,11 +334,6 @@ def test_names_of_variables_are_part_of_the_state(tmp_path: Path) -> None:
         (".flo", {"flow_variables": "u"}, "flow_variables names variables .*'.h5', '.mat'"),
         ("kinematic", {"image_variables": ["a", "b"]}, "image_variables names variables of files"),
         (".flo", {"include_images": True}, r"synthpix reads no recorded images from \.flo files"),
-        (
-            ".mat",
-            {"include_images": True, "image_variables": ["a", "b"]},
-            "by synthpix's names: leave out image_variables",
-        ),
     ],
 )
 def test_keys_that_a_format_or_synthpix_cannot_use_are_refused(

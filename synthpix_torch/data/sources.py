@@ -57,14 +57,7 @@ def _check_format(config: Config, file_format: Format | None, *, exact: bool) ->
         raise ValueError(
             f"{given[0]} names variables of files: leave it out, or use scheduler_class {choices}."
         )
-    if file_format is None or not exact or not config.include_images:
-        return
-    if given:
-        raise ValueError(
-            f"renderer='synthpix' reads recorded images by synthpix's names: leave out {given[0]}, "
-            "or use renderer='particles'."
-        )
-    if not file_format.resizes:
+    if exact and config.include_images and not (file_format and file_format.resizes):
         raise ValueError(
             f"synthpix reads no recorded images from {config.scheduler_class} files: use "
             "renderer='particles'."
