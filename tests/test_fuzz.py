@@ -379,7 +379,8 @@ def _hdf5(*, images: bool) -> bytes:
 
 
 def _flo() -> bytes:
-    return struct.pack("<fii", 202021.25, 5, 6) + fields(1, (6, 5))[0].astype("<f4").tobytes()
+    vectors: bytes = fields(1, (6, 5))[0].astype("<f4").tobytes()
+    return struct.pack("<fii", 202021.25, 5, 6) + vectors
 
 
 FILES: dict[str, tuple[str, bytes]] = {
