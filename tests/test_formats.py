@@ -255,13 +255,13 @@ BAD_VARIABLES: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any], str]]
         ".h5",
         lambda d: write_hdf5(d / "a.h5", {"a": FIELD, "b": U}),
         {"flow_variables": "flow"},
-        r"a\.h5 holds no variable 'flow', but a, b: set flow_variables",
+        r"a\.h5 holds no variable 'flow', but 'a', 'b': set flow_variables",
     ),
     "h5 without images": (
         ".h5",
         lambda d: write_hdf5(d / "a.h5", {"a": FIELD}),
         {"include_images": True},
-        r"a\.h5 holds no variable 'I0', but a: set image_variables",
+        r"a\.h5 holds no variable 'I0', but 'a': set image_variables",
     ),
     "h5 with u alone": (
         ".h5",
@@ -273,7 +273,7 @@ BAD_VARIABLES: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any], str]]
         ".h5",
         lambda d: write_hdf5(d / "a.h5", {"u": U, "v": V.T}),
         {},
-        r"a\.h5 holds u of shape \(24, 20\) and v of shape \(20, 24\): both components",
+        r"a\.h5 holds 'u' of shape \(24, 20\) and 'v' of shape \(20, 24\): both components",
     ),
     "h5 with a group": (
         ".h5",
@@ -292,13 +292,13 @@ BAD_VARIABLES: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any], str]]
         ".mat",
         lambda d: scipy.io.savemat(d / "a.mat", {"u": U, "v": V}),
         {},
-        r"a\.mat holds no variable 'V', but u, v: set flow_variables",
+        r"a\.mat holds no variable 'V', but 'u', 'v': set flow_variables",
     ),
     "mat 7.3 without V": (
         ".mat",
         lambda d: write_hdf5(d / "a.mat", {"u": U, "v": V}, matlab=True),
         {},
-        r"a\.mat holds no variable 'V', but u, v: set flow_variables",
+        r"a\.mat holds no variable 'V', but 'u', 'v': set flow_variables",
     ),
     "mat with text": (
         ".mat",

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Num
 
+from synthpix_torch.checks import shown
 from synthpix_torch.config.config import Config
 
 _IMAGES: Final = ("I0", "I1")
@@ -49,9 +50,10 @@ def make_record(
         for name in names:
             if name not in arrays:
                 found = present(path)
-                shown = ", ".join([*found[:_SHOWN], *(["..."] if len(found) > _SHOWN else [])])
+                some = [*map(shown, found[:_SHOWN]), *(["..."] if len(found) > _SHOWN else [])]
                 raise ValueError(
-                    f"{path} holds no variable {name!r}, but {shown or 'nothing'}: set {key}."
+                    f"{path} holds no variable {shown(name)}, but {', '.join(some) or 'nothing'}: "
+                    f"set {key}."
                 )
     pair = {f"images{number}": arrays[name] for number, name in enumerate(images, start=1)}
     flow_field = _flow_field({name: arrays[name] for name in flow}, path)
@@ -65,7 +67,7 @@ def _flow_field(components: Mapping[str, np.ndarray], path: str) -> Num[np.ndarr
         leads = first.ndim == 3 and first.shape[0] == 2 != first.shape[2]
         return np.moveaxis(first, 0, 2) if leads else first
     if any(one.ndim != 2 or one.shape != first.shape for one in arrays):
-        shapes = [f"{name} of shape {one.shape}" for name, one in components.items()]
+        shapes = [f"{shown(name)} of shape {one.shape}" for name, one in components.items()]
         raise ValueError(
             f"{path} holds {' and '.join(shapes)}: both components must have one shape (H, W)."
         )
