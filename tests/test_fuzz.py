@@ -379,8 +379,14 @@ def _hdf5(*, images: bool) -> bytes:
     return file.getvalue()
 
 
+def _flo() -> bytes:
+    vectors: bytes = fields(1, (6, 5))[0].astype("<f4").tobytes()
+    return struct.pack("<fii", 202021.25, 5, 6) + vectors
+
+
 FILES: dict[str, tuple[str, bytes]] = {
     "npy": (".npy", _npy()),
+    "flo": (".flo", _flo()),
     "mat of version 6": (".mat", _mat(compressed=False)),
     "mat of version 7": (".mat", _mat(compressed=True)),
     "mat of version 7.3": (".mat", _hdf5(images=True)),
