@@ -11,6 +11,7 @@ from synthpix_torch.config.plausibility import PhysicsWarning
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.integrations.orbax import OrbaxStateful, checkpoint_args, restored_state
+from synthpix_torch.presets import camera
 from synthpix_torch.recording import Pair, Recording, RecordingError, record
 from synthpix_torch.stream.passes import Window
 from synthpix_torch.stream.state import StateMismatchError
@@ -31,6 +32,7 @@ __all__ = [
     "SynthPixBatch",
     "SynthPixDataset",
     "Window",
+    "camera",
     "checkpoint_args",
     "record",
     "restored_state",

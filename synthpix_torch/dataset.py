@@ -14,6 +14,7 @@ from synthpix_torch.batch import AnyBatch
 from synthpix_torch.checkpoint.load import load_newest, read_recipe
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.records import FlowFieldSource
+from synthpix_torch.describe import Report, describe
 from synthpix_torch.interop.device import choose_device
 from synthpix_torch.interop.dlpack import collect
 from synthpix_torch.interop.versions import warn_of_problems
@@ -215,6 +216,15 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
         if stop <= start:
             raise ValueError(f"The window from {start} to {stop} is empty: stop must be larger.")
         return Window(self, start, stop)
+
+    def describe(self, *, window: int = 32) -> Report:
+        """Measure some batches, and name what is suspicious; the position stays.
+
+        `print(dataset.describe())` is readable. `window` is the side of an interrogation window in
+        pixels.
+        """
+        refuse_workers()
+        return describe(self.stream, self._arguments, window=window)
 
     # Copies ------------------------------------------------------------------------------------
 

@@ -31,6 +31,22 @@ def base(**changes: Any) -> Config:
     }
 
 
+CAMERA: Config = {
+    "image_shape": (80, 96),
+    "density": 0.006,
+    "diameter": 2.5,
+    "intensity": 100.0,
+    "max_displacement": 6.0,
+    "noise": 4.0,
+    "lost_pairs": 0.2,
+    "resolution": 10.0,
+    "dt": 0.01,
+    "batch_size": 24,
+    "num_examples": 72,
+}
+"""Arguments of `camera` for particles that can be counted and followed."""
+
+
 def fields(count: int, shape: Sequence[int] = (24, 24), *, seed: int = 0) -> np.ndarray:
     """Smooth flow fields of at most 2 px."""
     rng = np.random.default_rng(seed)

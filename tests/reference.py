@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gallery
@@ -20,14 +21,8 @@ PARTS = {
     "Imaging effects": EFFECT_KEYS,
 }
 
-HEAD = """# Configuration
-
-`python tests/reference.py` prints this page from the tables of keys in `synthpix_torch/config`.
-
-A configuration is a YAML file or a mapping with these keys; [small.yaml](../examples/small.yaml) is
-complete. Keys without a default are required for rendered images; recorded images
-(`include_images: true`) need no geometry and no particles. Unknown keys are refused.
-[physics.md](physics.md) has the conventions, the [glossary](glossary.md) the words."""
+HEAD = Path(__file__).with_name("configuration.md").read_text(encoding="utf-8").rstrip("\n")
+"""What stands before the tables."""
 
 
 def shown(value: Any) -> str:
@@ -52,7 +47,7 @@ def lines() -> Iterator[str]:
     """Yield the lines of the page."""
     yield HEAD
     for title, part in PARTS.items():
-        yield f"\n## {title}\n"
+        yield f"\n### {title}\n"
         yield "| key | meaning | value | unit | default |"
         yield "|---|---|---|---|---|"
         yield from (row(name, key) for name, key in part.items())

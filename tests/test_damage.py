@@ -459,7 +459,7 @@ def test_deeply_nested_folders_are_removed_or_refused(two_steps: Path, tmp_path:
 
 @pytest.mark.timeout(120)
 def test_a_spoiled_folder_is_restored_or_refused_and_nothing_else_changes(tmp_path: Path) -> None:
-    counts = fuzz(tmp_path, 40, seed=0)
+    counts = fuzz(tmp_path, 25, seed=0)
     assert {"restore: loaded", "restore: CheckpointError", "inspected"} <= counts.keys(), counts
 
 

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
 
-from synthpix_torch.cli import bench, export, inspect, preview, replay, verify
+from synthpix_torch.cli import bench, check, export, inspect, preview, replay, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "preview": preview,
+    "check": check,
     "verify": verify,
     "bench": bench,
     "export": export,

@@ -42,14 +42,11 @@ def warn(message: str) -> None:
     warnings.warn(message, PhysicsWarning, stacklevel=level)
 
 
-def warn_of_odd_settings(config: Config) -> None:
-    """Warn of the settings of rendered images that are physically odd, one warning each.
-
-    Warns:
-        PhysicsWarning: With the number, and what is usual.
-    """
-    for message in (*_odd_particles(config), *_odd_light(config), *_odd_geometry(config)):
-        warn(message)
+def odd_settings(config: Config) -> Iterator[str]:
+    """Name the settings of rendered images that are physically odd, with the number."""
+    yield from _odd_particles(config)
+    yield from _odd_light(config)
+    yield from _odd_geometry(config)
 
 
 def _odd_particles(config: Config) -> Iterator[str]:

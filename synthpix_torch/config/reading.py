@@ -21,7 +21,7 @@ from synthpix_torch.config.effects import check_effects
 from synthpix_torch.config.geometry import check_geometry
 from synthpix_torch.config.key import REQUIRED
 from synthpix_torch.config.keys import KEYS
-from synthpix_torch.config.plausibility import warn_of_odd_settings
+from synthpix_torch.config.plausibility import odd_settings, warn
 from synthpix_torch.config.sizes import check_sizes
 from synthpix_torch.config.values import check_magnitude, plain
 from synthpix_torch.config.yaml_file import read_yaml
@@ -62,7 +62,8 @@ def read_config(
         return checked
     check_geometry(checked)
     check_sizes(checked)
-    warn_of_odd_settings(checked)
+    for message in odd_settings(checked):
+        warn(message)
     return Config(
         **values,
         given=given,

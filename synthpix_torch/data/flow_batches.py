@@ -77,6 +77,17 @@ class Flows:
         return len(self._records)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of every flow field: rows, columns, components."""
+        assert self._records.shape is not None
+        return self._records.shape
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What was found odd about the records so far, one remark for each kind."""
+        return self._records.remarks
+
+    @property
     def names_in_grain(self) -> dict[str, str]:
         """Names of this order and these records in the checkpoints of synthpix."""
         return {"sampler": repr(self._order), "data_source": self._records.name_in_grain}

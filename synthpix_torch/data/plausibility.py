@@ -41,10 +41,14 @@ class Remark(NamedTuple):
 
 
 class Reporter:
-    """Turns remarks into warnings, one for each kind."""
+    """Turns remarks into warnings, one for each kind.
+
+    Attributes:
+        reported: The remark of each kind that was reported.
+    """
 
     def __init__(self) -> None:
-        self._reported: set[str] = set()
+        self.reported: dict[str, Remark] = {}
 
     def report(self, remarks: Iterable[Remark]) -> None:
         """Warn of the remarks whose kind has not been reported.
@@ -54,9 +58,9 @@ class Reporter:
                 next record of its kind.
         """
         for remark in remarks:
-            if remark.kind not in self._reported:
+            if remark.kind not in self.reported:
                 warn(remark.message)
-                self._reported.add(remark.kind)
+                self.reported[remark.kind] = remark
 
 
 def remarks_on_speeds(

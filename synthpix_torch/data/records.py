@@ -210,6 +210,11 @@ class Records:
         self._reporter.report(remarks)
 
     @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """The remarks that were reported, one for each kind."""
+        return tuple(self._reporter.reported.values())
+
+    @property
     def name_in_grain(self) -> str:
         """Name of these records in the checkpoints of synthpix."""
         return repr(self._source) if self._generator is None else self._generator.name_in_grain

@@ -21,22 +21,25 @@ def to_tensors(batch: Batch, *, images: str, scale: float) -> dict[str, torch.Te
         images: Storage of grey levels: "given", "uint8" or "uint16".
         scale: The grey level of the batch that stands for 255.
     """
-    filled = batch.mask
     tensors = {
-        "images": encode(batch.images[filled], images, scale),
-        "flow_fields": batch.flow_fields[filled],
-        "epoch": batch.epoch[filled],
-        "seeds": batch.seeds[filled],
-        "keys": batch.keys[filled].view(torch.int32),
-        "slot": filled.nonzero()[:, 0],
+        "images": encode(batch.images, images, scale),
+        "flow_fields": batch.flow_fields,
+        "epoch": batch.epoch,
+        "seeds": batch.seeds,
+        "keys": batch.keys.view(torch.int32),
+        "slot": torch.arange(len(batch.mask)),
+        "number": torch.full((len(batch.mask),), batch.number),
     }
     if batch.valid_flow_mask is not None:
-        tensors["valid_flow_mask"] = batch.valid_flow_mask[filled]
+        tensors["valid_flow_mask"] = batch.valid_flow_mask
     if batch.params is not None:
         for name, values in batch.params._asdict().items():
-            tensors[f"params.{name}"] = values[filled]
-    tensors["number"] = torch.full_like(tensors["slot"], batch.number)
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            tensors[f"params.{name}"] = values
+    filled = batch.mask.cpu()
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    if filled.all():
+        return on_cpu
+    return {name: tensor[filled] for name, tensor in on_cpu.items()}
 
 
 def digest(batch: Batch) -> str:

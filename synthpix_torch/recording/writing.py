@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from synthpix_torch.batch import Batch
 from synthpix_torch.checks import check_integer
 from synthpix_torch.dataset import SynthPixDataset
@@ -28,7 +26,6 @@ from synthpix_torch.recording.manifest import (
     RecordingError,
     Shard,
     done_path,
-    file_digest,
     read_json,
     read_manifest,
     read_plan,
@@ -36,6 +33,7 @@ from synthpix_torch.recording.manifest import (
     write_json,
     write_manifest,
 )
+from synthpix_torch.recording.shards import write_shard
 
 # Bounds the memory: one shard is collected while another is written.
 _SHARD_BYTES: Final = 64 * 2**20
@@ -85,8 +83,6 @@ def record(
     """
     folder = Path(folder)
     plan = _plan(dataset, batches, data, images, shard_batches)
-    if data:
-        import_extra("safetensors.torch")
     if (folder / MANIFEST).exists():
         _compare(folder, read_manifest(folder).plan, plan)
         return folder
@@ -201,18 +197,19 @@ def _collect(
 
 def _write_shard(folder: Path, index: int, plan: Plan, made: list[Batch]) -> None:
     pairs = [int(batch.mask.sum()) for batch in made]
-    sha256, digests = None, None
+    sha256: str | None = None
+    digests: list[str] | None = None
     if plan.data:
         scale = 1.0 if plan.recipe["arguments"]["scale_images"] else 255.0
         parts = [to_tensors(batch, images=plan.images, scale=scale) for batch in made]
-        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        save_file = import_extra("safetensors.torch").save_file
-        path = shard_path(folder, index)
         about = {"fingerprint": plan.fingerprint, "images": plan.images, "units": plan.units}
-        # One entry, since safetensors writes several in a random order.
         metadata = {"synthpix_torch": json.dumps(about)}
-        write_atomically(path, lambda to: save_file(tensors, to, metadata=metadata))
-        sha256 = file_digest(path)
+
+        def write(path: Path) -> None:
+            nonlocal sha256
+            sha256 = write_shard(path, parts, metadata)
+
+        write_atomically(shard_path(folder, index), write)
     else:
         digests = [digest(batch) for batch in made]
     write_json(done_path(folder, index), Shard(made[0].number, pairs, sha256, digests)._asdict())
