@@ -136,8 +136,12 @@ def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
 
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
     install = run(python, "-m", "pip", "install", *constraints, str(built.wheel), "mypy")
