@@ -144,15 +144,19 @@ def _row(name: str, size: int, batch: int, counted: Counted) -> list[object]:
     ]
 
 
+def _thousands(least: float, most: float) -> str:
+    return f"{least / 1e3:.0f} to {most / 1e3:.0f}"
+
+
 def _speed(size: int, batch: int, times: dict[str, Seconds]) -> list[object]:
-    """Return pairs per second: kept flow fields, new ones for each pair, and synthpix's."""
+    """Return thousands of pairs per second: kept flow fields, new ones, and synthpix's."""
     alone, fields = times["step"], times["fields"]
     return [
         *(size, batch),
-        f"{batch / alone.most:.2g} to {batch / alone.least:.2g}",
-        f"{batch / (alone.most + fields.most):.2g} to {batch / (alone.least + fields.least):.2g}",
-        f"{batch / times['synthpix'].least:.2g}",
-        f"{times['synthpix'].least / alone.most:.2g}",
+        _thousands(batch / alone.most, batch / alone.least),
+        _thousands(batch / (alone.most + fields.most), batch / (alone.least + fields.least)),
+        f"{batch / times['synthpix'].least / 1e3:.0f}",
+        f"{times['synthpix'].least / alone.most:.1f}",
     ]
 
 
@@ -197,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     body += "field for each pair.\n\n"
     head = ["image, px", "pairs", "8 kept fields", "a new field from the device for each pair"]
     head += ["synthpix's function, at most", "times synthpix, at least"]
-    body += f"Pairs per second by the model:\n\n{table(head, speeds)}\n\n{ASSUMPTIONS}"
+    body += f"Thousands of pairs per second by the model:\n\n{table(head, speeds)}\n\n{ASSUMPTIONS}"
     write("gpu_budget", "What an H100 would do", body, folder=options.output)
 
 

@@ -136,8 +136,12 @@ def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
 
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
     install = run(python, "-m", "pip", "install", *constraints, str(built.wheel), "mypy")
@@ -156,17 +160,12 @@ def test_the_wheel_works_in_an_empty_environment(built: Built, tmp_path: Path) -
 
 def test_all_tested_environments_pass_and_the_lowest_versions_are_the_bounds() -> None:
     rows = environments.table_rows(environments.PAGE.read_text())
-    pythons = ("3.11", "3.12", "3.13")
-    lowest = {(environments.LOWEST_PYTHON, environments.LOWEST)}
-    assert rows.keys() == lowest | {
-        (python, kind)
-        for python in pythons
-        for kind in (environments.DEVELOPERS, environments.NEWEST)
-    }
+    lowest = (environments.LOWEST_PYTHON, environments.LOWEST)
+    newest = {(python, environments.NEWEST) for python in ("3.11", "3.12", "3.13")}
+    assert rows.keys() >= {lowest, *newest}
     for row in rows.values():
         assert re.fullmatch(r"\d+ passed", row[-2])
-    (lowest_row,) = (rows[key] for key in lowest)
-    tested = dict(zip(environments.PACKAGES, lowest_row[2:], strict=False))
+    tested = dict(zip(environments.PACKAGES, rows[lowest][2:], strict=False))
     for requirement in environments.lowest():
         package, _, bound = requirement.partition("==")
         if package in tested:

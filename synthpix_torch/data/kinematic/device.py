@@ -93,8 +93,8 @@ def fields_by_sums(
         rows = _sum(noise, *taps(width, step=step_x, sigma=sigma), axis=1)
         return _sum(lax.optimization_barrier(rows), *taps(height, step=step_y, sigma=sigma), axis=0)
 
-    # Noise, noise smoothed along x, the field before scaling.
-    numbers = 2 * down * (across + width) + 2 * height * width
+    # Noise, and noise smoothed along x; XLA keeps the field before scaling in the result.
+    numbers = 2 * down * (across + width)
     most = max(1, GPU_BYTES // (4 * numbers))
     count = records.shape[0]
     # Groups of the same size: a smaller last one would be compiled again.
