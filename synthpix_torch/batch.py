@@ -1,14 +1,20 @@
 """The tuples of tensors that users see."""
 
-from __future__ import annotations
+# Annotations are evaluated here, so that help(Batch) shows shapes and dtypes.
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+import sys
+from collections.abc import Iterator
+from opcode import opmap
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int, Real, UInt32
 
 from synthpix_torch.interop.dlpack import Bridge
 from synthpix_torch.render.step import Rendered
+
+_UNPACK: Final = opmap["UNPACK_SEQUENCE"]
 
 
 class ImageParameters(NamedTuple):
@@ -71,6 +77,23 @@ class Batch(NamedTuple):
         """The second images, a view of `images`."""
         return self.images[:, 1:]
 
+    @no_type_check  # A checker would wrap the method, whose caller would be the wrapper.
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the fields.
+
+        Raises:
+            ValueError: The fields are unpacked into another number of names.
+        """
+        if not torch.compiler.is_compiling():
+            _refuse_unpacking(sys._getframe(1), len(self))
+        return tuple.__iter__(self)
+
+    def __repr__(self) -> str:
+        return _describe(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (type(self), *_picklable(self))
+
 
 class SynthPixBatch(NamedTuple):
     """A batch in synthpix's own layout (`layout="synthpix"`); the rest as in `Batch`.
@@ -102,6 +125,23 @@ class SynthPixBatch(NamedTuple):
     keys: UInt32[torch.Tensor, "n k"]
     number: int
     valid_flow_mask: Bool[torch.Tensor, "n y x"] | None = None
+
+    @no_type_check  # A checker would wrap the method, whose caller would be the wrapper.
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the fields.
+
+        Raises:
+            ValueError: The fields are unpacked into another number of names.
+        """
+        if not torch.compiler.is_compiling():
+            _refuse_unpacking(sys._getframe(1), len(self))
+        return tuple.__iter__(self)
+
+    def __repr__(self) -> str:
+        return _describe(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (type(self), *_picklable(self))
 
 
 # To a type checker every batch has torch's layout; layout="synthpix" is chosen explicitly.
@@ -151,3 +191,41 @@ def to_batch(
     if len(images) == 1:
         return Batch(images=images[0], **rest)
     return SynthPixBatch(images1=images[0], images2=images[1], **rest)  # type: ignore[return-value]
+
+
+def _refuse_unpacking(caller: FrameType, fields: int) -> None:
+    """Refuse `for images, flow_fields in dataset`, which Python refuses without saying why."""
+    code, at = caller.f_code.co_code, caller.f_lasti
+    if code[at] == _UNPACK and code[at + 1] != fields:
+        raise ValueError(
+            f"A batch has {fields} fields and cannot be unpacked into {code[at + 1]}: write "
+            "`for batch in dataset` and use batch.images and batch.flow_fields."
+        )
+
+
+def _describe(batch: Batch | SynthPixBatch) -> str:
+    name, images = type(batch).__name__, batch[0]
+    if not isinstance(images, torch.Tensor) or images.ndim < 3:
+        # The user's code has put something else into the fields.
+        return f"{name}({', '.join(f'{key}={value!r}' for key, value in batch._asdict().items())})"
+    height, width = images.shape[-2:]
+    dtype = str(images.dtype).removeprefix("torch.")
+    return (
+        f"<{name} {batch.number}: {len(images)} image pairs of {height} x {width} px with flow "
+        f"fields, {dtype}, {images.device}>"
+    )
+
+
+def _picklable(batch: Batch | SynthPixBatch) -> tuple[Any, ...]:
+    # Python's pickle cannot load uint32 tensors of torch.
+    keys = batch.keys
+    if isinstance(keys, torch.Tensor) and keys.dtype == torch.uint32:
+        return (*batch._replace(keys=keys.view(torch.int32)),)
+    return (*batch,)
+
+
+def _unpickle(kind: type[Batch | SynthPixBatch], *fields: Any) -> Batch | SynthPixBatch:
+    batch = kind(*fields)
+    if isinstance(batch.keys, torch.Tensor) and batch.keys.dtype == torch.int32:
+        return batch._replace(keys=batch.keys.view(torch.uint32))
+    return batch

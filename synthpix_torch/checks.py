@@ -27,6 +27,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "..."
 
 
+def readable(value: Any) -> str:
+    """Write a text from a file or a state without quotes, unless it is long or has odd characters.
+
+    Control characters could change what a terminal shows.
+    """
+    plain = isinstance(value, str) and len(value) <= 200 and value.isprintable()
+    return value if plain else shown(value)
+
+
 def reason(error: BaseException) -> str:
     """Write the message of another package's error for one of ours: one line, not long."""
     text = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

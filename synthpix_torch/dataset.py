@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.utils.data import IterableDataset
@@ -15,14 +15,17 @@ from synthpix_torch.checkpoint.load import load_newest, read_recipe
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.describe import Report, describe
+from synthpix_torch.interop.compilation import untraced
 from synthpix_torch.interop.device import choose_device
 from synthpix_torch.interop.dlpack import collect
 from synthpix_torch.interop.versions import warn_of_problems
 from synthpix_torch.stream.cursor import Cursor
-from synthpix_torch.stream.passes import Delivery, Pass, Window, refuse_workers
+from synthpix_torch.stream.passes import Delivery, Pass, Window, refuse_collation, refuse_workers
 from synthpix_torch.stream.place import Resumable
 from synthpix_torch.stream.ranks import given_ranks
 from synthpix_torch.stream.stream import Stream
+
+_OWN: Final = ("stream", "cursor", "ahead", "_arguments", "_ranks", "_jax_device", "_delivery")
 
 
 class SynthPixDataset(Resumable, IterableDataset[Any]):
@@ -108,7 +111,7 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
         )
         parsed = read_config(config, custom_source=source is not None)
         self._arguments.check(parsed)
-        self._ranks = given_ranks(rank, world_size)
+        ranks = given_ranks(rank, world_size)
         self._jax_device = choose_device(device, parsed.device_ids)
         if self._jax_device.platform != "cpu":
             warn_of_problems(renderer=renderer)
@@ -120,8 +123,8 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
             appearance=self._arguments.appearance,
             device=self._jax_device,
         )
-        Resumable.__init__(self, stream, Cursor(stream.order, epoch_length=epoch_length))
-        self._delivery = Delivery(stream, self.cursor, self._ranks, ahead=ahead)
+        Resumable.__init__(self, stream, Cursor(stream.order, epoch_length=epoch_length), ranks)
+        self._delivery = Delivery(stream, self.cursor, ranks, ahead=ahead)
         if load_from is not None:
             load_newest(self, load_from)
 
@@ -171,8 +174,10 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
 
         Raises:
             RuntimeError: Called in a worker process of a DataLoader.
+            ValueError: A DataLoader would collate the batches, as it does by default.
         """
         refuse_workers()
+        refuse_collation(self)
         return Pass(self._delivery)
 
     def __len__(self) -> int:
@@ -180,8 +185,11 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
 
         Raises:
             TypeError: A pass has no end.
+            RuntimeError: The length depends on the number of ranks, which is not known yet.
         """
-        length = self.cursor.length(self.world_size)
+        order = self.stream.order
+        shared = order.episodic or order.total is not None
+        length = self.cursor.length(self.world_size if shared else 1)
         if length is None:
             raise TypeError("An endless SynthPixDataset has no length: give it an epoch_length.")
         return length
@@ -190,6 +198,11 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
         """Return True: a dataset is never empty, even without a length."""
         return True
 
+    def __repr__(self) -> str:
+        name, stream = type(self).__name__, self.stream.summary
+        return f"<{name} at batch {self.position} of {stream}, {self.device}>"
+
+    @untraced
     def batch_at(self, number: int) -> AnyBatch:
         """Make batch `number` of the stream; the iteration is not disturbed.
 
@@ -238,25 +251,7 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
             "source": None if source is None else type(source).__qualname__,
         }
 
-    # Ranks and devices -------------------------------------------------------------------------
-
-    @property
-    def rank(self) -> int:
-        """Number of this process among `world_size`.
-
-        Raises:
-            RuntimeError: There are several processes and torch.distributed has not started.
-        """
-        return self._ranks.rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes that share the stream.
-
-        Raises:
-            RuntimeError: There are several processes and torch.distributed has not started.
-        """
-        return self._ranks.world_size
+    # The device --------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -277,19 +272,16 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> tuple[Any, ...]:
         # Runs are made again: threads, caches and compiled functions are not pickled.
-        arguments = self._arguments._asdict()
-        return _rebuild, (type(self), self.stream.config.given, arguments, self.state_dict())
+        of_subclass = {name: value for name, value in vars(self).items() if name not in _OWN}
+        given = self.stream.config.given, self._arguments._asdict()
+        return *given, self.state_dict(), of_subclass
 
-
-def _rebuild(
-    kind: type[SynthPixDataset],
-    config: Mapping[str, Any],
-    arguments: dict[str, Any],
-    state: dict[str, Any],
-) -> SynthPixDataset:
-    dataset = kind(config, **arguments)
-    # Refuses the state if files have changed since.
-    dataset.load_state_dict(state)
-    return dataset
+    def __setstate__(self, saved: tuple[Any, ...]) -> None:
+        config, arguments, state, of_subclass = saved
+        # As any object is copied: without the constructor of a subclass.
+        SynthPixDataset.__init__(self, config, **arguments)
+        vars(self).update(of_subclass)
+        # Refuses the state if files have changed since.
+        self.load_state_dict(state)

@@ -118,6 +118,19 @@ class Keep(OnExceptionCheckpoint):
     def teardown(self, *arguments: Any, **keywords: Any) -> None: ...
 
 
+def trainer(folder: Path, *callbacks: Callback, **arguments: Any) -> pl.Trainer:
+    """Make a Trainer that writes nothing but what `callbacks` save."""
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{"num_sanity_val_steps": 0, "max_steps": 12, **arguments},
+    )
+
+
 def fit(
     folder: Path,
     loader: str,
@@ -133,20 +146,12 @@ def fit(
     """Run a Trainer once; `callbacks` save the checkpoints."""
     model = Module(**(module or {}))
     dataset = CountingDataset(epoch_length=length)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[*callbacks, *([ResumeCallback(dataset)] if resume else [])],
-        **{"num_sanity_val_steps": 0, "max_steps": 12, **arguments},
-    )
+    all_callbacks = [*callbacks, *([ResumeCallback(dataset)] if resume else [])]
     loaders: dict[str, Any] = {"train_dataloaders": LOADERS[loader](dataset)}
     if validate:
         loaders["val_dataloaders"] = CountingDataset().window(3, 6)
     with quiet(), suppress(Crash):
-        trainer.fit(model, ckpt_path=ckpt, **loaders)
+        trainer(folder, *all_callbacks, **arguments).fit(model, ckpt_path=ckpt, **loaders)
     return Log(model.seen, model.losses, model.weight.item(), model.validated)
 
 

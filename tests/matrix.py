@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from itertools import islice
@@ -14,11 +15,23 @@ import lightning_cases
 import torch
 from counting import CountingDataset
 from exact import NotExact, check_batches
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader
+
+from synthpix_torch.lightning import ResumeCallback
 
 EXACT, WARNED, REFUSED = "exact", "not exact, warned", "refused"
 # What the error of each refusal tells the user to do.
-WAYS_OUT = ("num_workers=0", "do not prepare the loader", "set ignore_data_skip=True")
+WAYS_OUT = (
+    "num_workers=0",
+    "batch_size=None",
+    "do not prepare the loader",
+    "set ignore_data_skip=True",
+    "mode='max_size_cycle'",
+)
+
+# What the warning of each loss says.
+WARNINGS = ("lost or repeated", "skips that batch", "had prefetched for it are lost")
 
 
 class Case(NamedTuple):
@@ -50,7 +63,7 @@ def outcome(case: Case, folder: Path) -> Outcome:
             refused = any(words in str(error) for words in WAYS_OUT)
             return Outcome(REFUSED) if refused else Outcome("failed", repr(error))
     messages = [str(warning.message) for warning in caught]
-    warned = any("lost or repeated" in text or "skips that batch" in text for text in messages)
+    warned = any(words in text for text in messages for words in WARNINGS)
     if difference:
         return Outcome(WARNED if warned else "LOST SILENTLY", difference)
     return Outcome("exact, but warned" if warned else EXACT)
@@ -106,6 +119,41 @@ def _stateful(folder: Path) -> None:
     _check_resume(
         lambda pair: pair[1].state_dict(), make, lambda pair, state: pair[1].load_state_dict(state)
     )
+
+
+def _nodes(folder: Path) -> None:
+    from torchdata.nodes import IterableWrapper, Loader, Prefetcher
+
+    def make(dataset: Any) -> Any:
+        return Loader(Prefetcher(IterableWrapper(dataset), prefetch_factor=2))
+
+    _check_resume(
+        lambda pair: pair[1].state_dict(), make, lambda pair, state: pair[1].load_state_dict(state)
+    )
+
+
+def _nodes_broken_off(folder: Path) -> None:
+    from torchdata.nodes import IterableWrapper, Loader, Prefetcher
+
+    dataset = CountingDataset()
+    loader = Loader(Prefetcher(IterableWrapper(dataset), prefetch_factor=2))
+    seen = _numbers(loader, 3)
+    while dataset.position < 5:
+        time.sleep(0.001)
+    check_batches(seen + _numbers(loader, 2), range(5), "begun again")
+
+
+def _merged(folder: Path) -> None:
+    dataset = CountingDataset()
+    trainer = lightning_cases.trainer(folder, ResumeCallback(dataset))
+    loader = DataLoader(dataset, batch_size=2, collate_fn=lambda batches: batches[0])
+    trainer.fit(lightning_cases.Module(), loader)
+
+
+def _paused(folder: Path) -> None:
+    datasets = CountingDataset(epoch_length=3), CountingDataset(epoch_length=5)
+    trainer = lightning_cases.trainer(folder, ResumeCallback(*datasets))
+    trainer.fit(lightning_cases.Module(), CombinedLoader(datasets, mode="max_size"))
 
 
 def _fabric(setup: bool) -> Callable[[Path], None]:
@@ -202,6 +250,10 @@ def _workers(folder: Path) -> None:
     check_batches(_numbers(loader, 3), [0, 1, 2], "one worker")
 
 
+def _collated(folder: Path) -> None:
+    check_batches(_numbers(DataLoader(CountingDataset()), 3), [0, 1, 2], "collated")
+
+
 CASES = [
     Case("plain loop", "the dataset, state_dict", EXACT, _plain(lambda dataset: dataset)),
     Case(
@@ -211,7 +263,10 @@ CASES = [
         _plain(lambda dataset: DataLoader(dataset, batch_size=None)),
     ),
     Case("plain loop", "DataLoader with num_workers=1", REFUSED, _workers),
+    Case("plain loop", "DataLoader with its default batch_size", REFUSED, _collated),
     Case("StatefulDataLoader", "its state_dict", EXACT, _stateful),
+    Case("torchdata.nodes", "Prefetcher, the loader's state_dict", EXACT, _nodes),
+    Case("torchdata.nodes", "Prefetcher, broken off and begun again", WARNED, _nodes_broken_off),
     Case("Fabric", "the dataset, fabric.save", EXACT, _fabric(False)),
     Case("Fabric", "setup_dataloaders(DataLoader), fabric.save", EXACT, _fabric(True)),
     Case("accelerate", "the dataset, register_for_checkpointing", EXACT, _accelerate(False)),
@@ -229,6 +284,8 @@ CASES = [
         for loader in lightning_cases.LOADERS
         for check in [_forgotten(loader, None)]
     ),
+    Case("Lightning", "two batches of the dataset in a training step", REFUSED, _merged),
+    Case("Lightning", "CombinedLoader(mode='max_size'), different lengths", REFUSED, _paused),
     *(Case("Lightning", name, EXACT, check) for name, check in lightning_cases.cases()),
 ]
 

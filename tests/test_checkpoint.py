@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -556,7 +557,7 @@ def test_orbax_reads_the_metrics_and_would_keep_the_same_steps(tmp_path: Path) -
         ]
     )
     infos = [
-        managers.PolicyCheckpointInfo(
+        SimpleNamespace(
             step=step,
             time=datetime.datetime(2026, 1, 1),
             metrics=None if metric is None else {"epe": metric},

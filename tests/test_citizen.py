@@ -209,3 +209,45 @@ def test_dataloader_workers_are_refused_and_the_error_says_num_workers_0(
         timeout=120,
     )
     assert done.stdout == "refused\n" * 3, done.stderr
+
+
+def test_the_end_of_a_program_drops_queued_reads_and_ends_daemon_threads_silently(
+    tmp_path: Path,
+) -> None:
+    done = run(
+        """
+        import os, threading, time
+        import numpy as np
+        from synthpix_torch import SynthPixDataset
+        from kinds import base
+
+        class Slow:
+            def __len__(self):
+                return 1000
+
+            def __getitem__(self, index):
+                os.write(1, b".")
+                time.sleep(0.1)
+                return np.zeros((24, 24, 2), np.float32)
+
+        config = base(num_threads=1, buffer_size=200)
+        del config["scheduler_class"]
+        dataset = SynthPixDataset(config, source=Slow())
+        enough = threading.Event()
+
+        def iterate():
+            for batch in dataset:
+                if batch.number == 2:
+                    enough.set()
+
+        threading.Thread(target=iterate, daemon=True).start()
+        enough.wait()
+        os.write(1, b"end")
+        """,
+        tmp_path,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    _, reads = done.stdout.split("end")
+    # Those under way, not the 200 that are queued.
+    assert len(reads) < 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,25 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, config: Path) -> 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("synthpix_torch.cli.verify.open_dataset", interrupt)
+    assert main(["verify", str(config)]) == 130
+
+
+class Ignoring:
+    """Python ignores what is raised when an object is deleted."""
+
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_not_lost_where_python_ignores_it(
+    monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    def wait(*_: object) -> None:
+        Ignoring()
+        time.sleep(5)
+        raise AssertionError("It was lost.")
+
+    monkeypatch.setattr("synthpix_torch.cli.verify.open_dataset", wait)
     assert main(["verify", str(config)]) == 130
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pydoc
 import sys
 import threading
 import time
@@ -65,6 +66,55 @@ def test_a_batch_moves_with_tree_maps() -> None:
         lambda leaf: leaf.to(torch.float64) if isinstance(leaf, torch.Tensor) else leaf, batch
     )
     assert moved.params.rho_ranges.dtype == moved.images2.dtype == torch.float64
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 16}, {"batch_size": 2, "drop_last": True}])
+def test_a_dataloader_that_would_batch_again_is_refused_at_once(options: dict[str, Any]) -> None:
+    dataset = CountingDataset()
+    for data in (dataset, dataset.window(0, 4)):
+        with pytest.raises(
+            ValueError, match=r"complete batches.*DataLoader\(dataset, batch_size=N"
+        ):
+            iter(DataLoader(data, **options))
+    assert dataset.position == 0
+
+
+def test_a_collate_function_of_the_users_own_may_merge_batches() -> None:
+    loader = DataLoader(CountingDataset(epoch_length=4), batch_size=2, collate_fn=numbers)
+    assert list(loader) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("layout", ["torch", "synthpix"])
+def test_unpacking_a_batch_into_two_names_says_what_to_write(layout: str) -> None:
+    with SynthPixDataset(base(), layout=layout) as dataset:
+        count = len(dataset.batch_at(0))
+        with pytest.raises(ValueError, match=rf"has {count} fields .* into 2: write .for batch in"):
+            for _x, _y in dataset:  # type: ignore[misc]
+                pass
+        _first, *_rest = dataset.batch_at(0)
+
+
+def test_a_dataset_a_window_and_a_batch_describe_themselves_in_a_line(data: Path) -> None:
+    with SynthPixDataset(base(image_shape=(16, 20), flow_field_size=(24.0, 30.0))) as dataset:
+        pairs = "4 image pairs of 16 x 20 px"
+        assert repr(dataset.batch_at(3)) == f"<Batch 3: {pairs} with flow fields, float32, cpu>"
+        stream = f"an endless stream: {pairs} (particles), flow fields from kinematic, cpu"
+        assert repr(dataset) == f"<SynthPixDataset at batch 0 of {stream}>"
+        assert repr(dataset.window(2, 4)) == f"<Window of batches 2 to 3 of {dataset!r}>"
+        # Tree maps put other things into the fields.
+        other = dataset.batch_at(0)._replace(images=(4, 2))  # type: ignore[arg-type]
+        assert repr(other).startswith("Batch(images=(4, 2), flow_fields=tensor(")
+    with SynthPixDataset(KINDS["finite real"](data)) as dataset:
+        assert repr(dataset).startswith("<SynthPixDataset at batch 0 of 3: 4 image pairs of 16 x")
+        assert "(recorded)" in repr(dataset)
+    with SynthPixDataset(own(), source=fields(14)) as dataset:
+        assert "flow fields from ndarray" in repr(dataset)
+
+
+def test_help_on_a_batch_shows_shapes_and_no_forward_references() -> None:
+    text = pydoc.plain(pydoc.render_doc(Batch))
+    assert "images: jaxtyping.Float[Tensor, 'n 2 h w'], flow_fields:" in text
+    assert "ForwardRef" not in text
 
 
 # Passes -------------------------------------------------------------------------------------

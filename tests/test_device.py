@@ -47,16 +47,16 @@ def set_platforms(names: str | None) -> None:
 @pytest.fixture
 def gpus(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Simulate a JAX that opens the GPUs that its settings make visible."""
-    cpu = jax.devices("cpu")
+    cpu: list[jax.Device] = jax.local_devices(backend="cpu")
 
-    def devices(platform: str) -> list[jax.Device]:
-        if platform == "cpu":
+    def devices(backend: str) -> list[jax.Device]:
+        if backend == "cpu":
             return cpu
         visible = settings.get("jax_cuda_visible_devices", "0,1")
         numbers = [int(number) for number in visible.split(",")]
         return [Mock(jax.Device, local_hardware_id=n, platform="gpu") for n in numbers]
 
-    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setattr(jax, "local_devices", devices)
     return settings
 
 
@@ -107,9 +107,15 @@ def test_a_gpu_that_jax_did_not_open_is_refused(
 ) -> None:
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     only_first = Mock(jax.Device, local_hardware_id=0, platform="gpu")
-    monkeypatch.setattr(jax, "devices", lambda _: [only_first])
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [only_first])
     with pytest.raises(ValueError, match="JAX has started without GPU 1: build the dataset before"):
         device.choose_device("cuda:1")
+
+
+def test_only_devices_of_this_process_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = jax.local_devices(backend="cpu")
+    monkeypatch.setattr(jax, "devices", lambda _: [Mock(jax.Device, process_index=0), *mine])
+    assert device.choose_device("cpu") is mine[0]
 
 
 def test_device_cpu_keeps_jax_from_preallocating_gpu_memory(gpus: dict[str, str]) -> None:
@@ -165,7 +171,7 @@ def test_the_error_of_a_broken_plugin_is_shown(
 ) -> None:
     monkeypatch.setattr(device, "installed", lambda: NO_PLUGIN._replace(jax_cuda=(13,)))
     error = RuntimeError("the driver is too old")
-    monkeypatch.setattr(jax, "devices", Mock(side_effect=error))
+    monkeypatch.setattr(jax, "local_devices", Mock(side_effect=error))
     with pytest.raises(RuntimeError, match=r"does not start \(the driver is too old\)"):
         device.choose_device("cuda")
 

@@ -44,8 +44,8 @@ def test_the_code_of_a_page_runs_as_it_stands(page: Path, folder: Path) -> None:
 
 
 def test_the_readme_resumes_at_the_batch_that_it_names(folder: Path) -> None:
-    assert "the next batch is batch 21" in (ROOT / "README.md").read_text()
-    assert run(ROOT / "README.md", blocks=2)["dataset"].position == 21
+    assert "the next batch is batch 101" in (ROOT / "README.md").read_text()
+    assert run(ROOT / "README.md", blocks=2)["dataset"].position == 101
 
 
 def test_the_code_on_checkpoints_resumes_when_it_is_run_again(folder: Path) -> None:

@@ -292,11 +292,16 @@ def test_a_run_in_a_lower_layer_of_an_overlay_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1, 2, 3)
-    inherited = {(tmp_path / str(step)).stat().st_ino for step in (1, 2, 3)}
+
+    def identify(path: Path) -> tuple[int, int]:
+        # An inode is used again for another folder.
+        return path.stat().st_ino, path.stat().st_mtime_ns
+
+    inherited = {identify(tmp_path / str(step)) for step in (1, 2, 3)}
     rename = os.rename
 
     def refuse(source: Path, target: Path) -> None:
-        if os.stat(source).st_ino in inherited:
+        if identify(source) in inherited:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         rename(source, target)
 

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import warnings
@@ -29,6 +30,7 @@ from kinds import KINDS, SMALL, fields
 from synthpix_torch import SynthPixDataset
 from synthpix_torch.config.keys import KEYS
 from synthpix_torch.config.reading import read_config
+from synthpix_torch.data.formats.mat5 import read_variables
 from synthpix_torch.data.records import Records
 
 DOCUMENTED = (ValueError, TypeError, OSError)
@@ -156,7 +158,7 @@ def test_faulty_configurations_are_refused_with_the_key(data: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_faulty_configurations_are_refused_with_the_key(data: Path) -> None:
-    fuzz_configurations(data, 200_000, seed=1)
+    fuzz_configurations(data, 100_000, seed=1)
 
 
 def fuzz_batches(data: Path, times: int, seed: int) -> int:
@@ -194,7 +196,7 @@ def fuzz_batches(data: Path, times: int, seed: int) -> int:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_batches_of_odd_configurations_hold_finite_numbers(data: Path) -> None:
-    assert fuzz_batches(data, 200, seed=0) > 50
+    assert fuzz_batches(data, 100, seed=0) > 30
 
 
 # YAML ------------------------------------------------------------------------------------------
@@ -346,7 +348,7 @@ def test_spoiled_states_are_refused_and_nothing_changes(dataset: SynthPixDataset
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_spoiled_states_are_refused_and_nothing_changes(dataset: SynthPixDataset) -> None:
-    fuzz_states(dataset, 200_000, seed=1)
+    fuzz_states(dataset, 50_000, seed=1)
 
 
 # Data files ------------------------------------------------------------------------------------
@@ -377,8 +379,14 @@ def _hdf5(*, images: bool) -> bytes:
     return file.getvalue()
 
 
+def _flo() -> bytes:
+    vectors: bytes = fields(1, (6, 5))[0].astype("<f4").tobytes()
+    return struct.pack("<fii", 202021.25, 5, 6) + vectors
+
+
 FILES: dict[str, tuple[str, bytes]] = {
     "npy": (".npy", _npy()),
+    "flo": (".flo", _flo()),
     "mat of version 6": (".mat", _mat(compressed=False)),
     "mat of version 7": (".mat", _mat(compressed=True)),
     "mat of version 7.3": (".mat", _hdf5(images=True)),
@@ -432,13 +440,29 @@ def test_spoiled_data_files_are_refused_and_named(name: str, tmp_path: Path) -> 
     assert fuzz_files(tmp_path, name, 100, seed=0) > 20
 
 
-def test_the_fuzzer_finds_the_crash_of_scipy() -> None:
-    """One wrong byte in a type tag ends the process in scipy 1.17.1; see data/formats/mat5.py."""
-    raw = bytearray(FILES["mat of version 6"][1])
-    at = raw.index(b"I0") + 4
-    raw[at - at % 8] = 200
+def _with_type(kind: int) -> bytes:
+    """Change the type tag of V in a file of version 6."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"V": fields(1, (6, 5))[0]})
+    raw = bytearray(file.getvalue())
+    # Behind the header, the tag of the variable, its flags, its three dimensions and its name.
+    at = 128 + 8 + 16 + 24 + 8
+    assert struct.unpack_from("<II", raw, at) == (7, 240)
+    raw[at] = kind
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("kind", [0, 8, 10, 14, 19, 20, 200, 255])
+def test_a_wrong_type_tag_is_refused_and_named(kind: int, tmp_path: Path) -> None:
+    path = tmp_path / "flow_0.mat"
+    path.write_bytes(_with_type(kind))
+    with pytest.raises(ValueError, match=rf"flow_0\.mat .* V has data of the unknown type {kind}"):
+        read_variables(str(path), ["V"])
+
+
+def test_a_wrong_type_tag_ends_the_process_in_scipy() -> None:
     code = "import io, sys, scipy.io; scipy.io.loadmat(io.BytesIO(sys.stdin.buffer.read()))"
-    done = subprocess.run([sys.executable, "-c", code], input=bytes(raw), capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], input=_with_type(200), capture_output=True)
     assert done.returncode != 0
 
 
@@ -449,7 +473,7 @@ def test_many_spoiled_data_files_end_no_process(name: str, tmp_path: Path) -> No
     code = (
         "import sys, pathlib, test_fuzz as t; t.fuzz_files(pathlib.Path(sys.argv[1]), *t.given())"
     )
-    for seed in range(1, 5):
+    for seed in (1, 2):
         command = [sys.executable, "-c", code, str(tmp_path), name, "20000", str(seed)]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

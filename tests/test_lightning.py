@@ -14,8 +14,9 @@ import lightning_cases
 import pytest
 import torch
 from counting import CountingDataset
-from kinds import base, few
-from torch.utils.data import DataLoader
+from kinds import base, few, fields
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import synthpix_torch.integrations.lightning
@@ -45,15 +46,7 @@ class Module(lightning_cases.Module):
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        **{"max_steps": 6, "num_sanity_val_steps": 0, **arguments},
-    )
+    return lightning_cases.trainer(folder, *callbacks, **{"max_steps": 6, **arguments})
 
 
 # The callback ----------------------------------------------------------------------------------
@@ -234,6 +227,47 @@ def test_interleaved_datasets_of_different_lengths_resume_exactly(
         assert fit(9, step) == wanted[step:]
 
 
+def merged(dataset: CountingDataset) -> DataLoader[Any]:
+    return DataLoader(dataset, batch_size=2, collate_fn=lambda batches: batches[0])
+
+
+class Merges(IterableDataset[Any]):
+    def __init__(self, dataset: CountingDataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._dataset)
+        for batch in batches:
+            next(batches)
+            yield batch
+
+
+@pytest.mark.parametrize("length", lightning_cases.LENGTHS.values())
+@pytest.mark.parametrize(
+    "merge", [merged, Merges, lambda dataset: DataLoader(Merges(dataset), batch_size=None)]
+)
+def test_a_step_that_takes_two_batches_is_refused_before_it_trains(
+    tmp_path: Path, merge: Any, length: int | None
+) -> None:
+    dataset, module = CountingDataset(epoch_length=length and 2 * length), Module()
+    limit = {"limit_train_batches": length} if length else {}
+    with pytest.raises(RuntimeError, match=r"merges or prefetches.*batch_size=None"):
+        trainer(tmp_path, ResumeCallback(dataset), **limit).fit(module, merge(dataset))
+    assert (module.seen, dataset.position) == ([], 0)
+
+
+def test_a_dataset_that_pauses_within_an_epoch_is_refused_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    datasets = CountingDataset(epoch_length=3), CountingDataset(epoch_length=5)
+    module = Module()
+    with pytest.raises(ValueError, match=r"3 batches pauses until the epoch of 5.*max_size_cycle"):
+        trainer(tmp_path, ResumeCallback(*datasets)).fit(
+            module, CombinedLoader(datasets, mode="max_size")
+        )
+    assert module.seen == []
+
+
 # The data module -------------------------------------------------------------------------------
 
 
@@ -255,6 +289,39 @@ def test_the_data_module_uses_the_configuration_of_each_stage(tmp_path: Path) ->
     mine.test(module, datamodule=data)
     # Finite data is its own window.
     assert module.validated[2:] == [[0, 1, 2], list(range(12))]
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_data_module_takes_ready_datasets_and_a_source_for_each_split(tmp_path: Path) -> None:
+    train, own = CountingDataset(epoch_length=3), base(batch_size=2, flow_fields_per_batch=2)
+    del own["scheduler_class"]
+    sources = {name: fields(count, seed=count) for name, count in (("val", 4), ("test", 6))}
+    data = SynthPixDataModule(
+        train,
+        val=own,
+        test=own,
+        val_source=sources["val"],
+        test_source=sources["test"],
+        val_batches=2,
+        test_batches=1,
+    )
+    module = Module()
+    mine = trainer(tmp_path, ResumeCallback())
+    mine.fit(module, datamodule=data)
+    mine.test(module, datamodule=data)
+    assert data.train is train
+    assert (module.seen, module.validated) == (list(range(6)), [[0, 1], [0, 1], [0]])
+    assert [data._held_out[name].stream.flows.records for name in sources] == [4, 6]
+
+
+def test_a_source_or_an_epoch_length_beside_a_ready_dataset_is_refused() -> None:
+    dataset = CountingDataset()
+    with pytest.raises(ValueError, match="train_source belongs to a configuration"):
+        SynthPixDataModule(dataset, train_source=fields(4))
+    with pytest.raises(ValueError, match="val_source belongs to a configuration"):
+        SynthPixDataModule(dataset, val_source=fields(4))
+    with pytest.raises(ValueError, match="give epoch_length to it"):
+        SynthPixDataModule(dataset, epoch_length=4)
 
 
 @pytest.mark.usefixtures("counted")
@@ -305,7 +372,7 @@ def test_load_from_is_refused_because_it_would_move_validation_too() -> None:
     ("stage", "name"), [("fit", "train"), ("validate", "val"), ("test", "test")]
 )
 def test_a_stage_without_its_configuration_is_refused(stage: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"has no {name} configuration: pass {name}"):
+    with pytest.raises(ValueError, match=f"has no {name} data: pass {name}"):
         SynthPixDataModule().setup(stage)
 
 

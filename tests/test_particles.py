@@ -60,6 +60,14 @@ def test_blocks_of_particles_and_lanes_change_no_bit(block: int, lanes: int) -> 
     np.testing.assert_array_equal(expected, render_cloud(particles, block=block, lanes=lanes))
 
 
+def test_blocks_sum_the_windows_that_a_gpu_sums_at_once() -> None:
+    # On a CPU, which may compile the same arithmetic to other last bits.
+    particles = cloud(500, seed=1)
+    np.testing.assert_allclose(
+        whole(particles), render_cloud(particles, block=None), rtol=0, atol=1e-2
+    )
+
+
 def test_images_do_not_touch_each_other() -> None:
     particles = cloud(500, seed=2, images=3)
     alone = particles._replace(

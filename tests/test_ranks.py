@@ -1,11 +1,17 @@
 """One global stream on any number of ranks, in real processes under torchrun."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from counting import CountingDataset
 from kinds import base, few
 from oracle import digest
 from ranks import FINITE, STREAMS, in_the_middle, open_all
@@ -122,10 +128,98 @@ def test_processes_without_a_process_group_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
     with (
-        SynthPixDataset(base(), epoch_length=8) as dataset,
+        SynthPixDataset(base(**FINITE)) as dataset,
         pytest.raises(RuntimeError, match=r"WORLD_SIZE=4 .*init_process_group"),
     ):
         asks(dataset)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "given"),
+    [
+        ("srun", {"SLURM_NTASKS": "4"}),
+        ("srun within a job", {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "4"}),
+        ("mpirun", {"OMPI_COMM_WORLD_SIZE": "4"}),
+        ("mpirun within SLURM", {"OMPI_COMM_WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "1"}),
+        ("mpiexec", {"PMI_SIZE": "4"}),
+        ("flux", {"FLUX_JOB_SIZE": "4"}),
+    ],
+)
+def test_processes_of_every_launcher_are_refused_without_a_process_group(
+    launcher: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match=r"=4 says that there are several .*init_process_group"):
+        next(iter(CountingDataset()))
+
+
+def test_processes_of_jax_are_refused_without_a_process_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(RuntimeError, match=r"jax.process_count\(\)=2 .*init_process_group"):
+        next(iter(CountingDataset()))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_NTASKS": "8", "WORLD_SIZE": "1"},
+        {"SLURM_NTASKS": "", "PMI_SIZE": "1"},
+    ],
+)
+def test_a_single_process_of_a_job_is_rank_0_of_1(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    dataset = CountingDataset()
+    assert (dataset.rank, dataset.world_size) == (0, 1)
+
+
+def test_the_length_of_endless_data_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert len(CountingDataset(epoch_length=8)) == 8
+
+
+@pytest.mark.long
+def test_processes_of_jax_make_the_batches_of_their_ranks(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, jax\n"
+        "rank = int(sys.argv[1])\n"
+        "jax.distributed.initialize(sys.argv[2], num_processes=2, process_id=rank)\n"
+        "from kinds import base\n"
+        "from oracle import digest\n"
+        "from synthpix_torch import SynthPixDataset\n"
+        "for renderer in ('particles', 'synthpix'):\n"
+        "    ranks = {'rank': rank, 'world_size': jax.process_count()}\n"
+        "    with SynthPixDataset(base(), renderer=renderer, **ranks) as dataset:\n"
+        "        batches = iter(dataset)\n"
+        "        print(*(digest(next(batches)) for _ in range(3)))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    path = os.pathsep.join([str(RANKS.parent), str(RANKS.parent.parent)])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), address],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    found = [process.communicate(timeout=240)[0].split() for process in processes]
+    expected = []
+    for renderer in ("particles", "synthpix"):
+        with SynthPixDataset(base(), renderer=renderer) as dataset:
+            expected.append([digest(batch) for batch in islice(dataset, 6)])
+    for rank in range(2):
+        assert found[rank] == [*expected[0][rank::2], *expected[1][rank::2]]
 
 
 def test_ranks_given_by_hand_need_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:

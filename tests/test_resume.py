@@ -5,21 +5,26 @@ import itertools
 import json
 import multiprocessing
 import pickle
+import platform
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import torch
 from kinds import KINDS, base, few, write_npy
 from oracle import digest
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 from uninterrupted import COUNT, passes
 
-from synthpix_torch import StateMismatchError, SynthPixDataset
+from synthpix_torch import Batch, Checkpointer, RandomState, StateMismatchError, SynthPixDataset
+from synthpix_torch.interop import cpu
 
 HERE = Path(__file__).parent
 
@@ -236,3 +241,122 @@ def test_a_state_loads_with_weights_only(tmp_path: Path, expected: list[str]) ->
         dataset.seek(0)
         dataset.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["data"])
         assert take(dataset, 1) == expected[3:4]
+
+
+class Named(SynthPixDataset):
+    """A subclass with a constructor of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(base(**few), epoch_length=4)
+        self.name = name
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_a_subclass_with_another_constructor_has_its_attributes_and_place(
+    duplicate: Any,
+) -> None:
+    with Named("lab") as dataset:
+        dataset.seek(3)
+        with duplicate(dataset) as other:
+            assert (type(other), other.name, len(other), other.position) == (Named, "lab", 4, 3)
+
+
+@pytest.mark.parametrize("layout", ["torch", "synthpix"])
+def test_a_batch_can_be_copied_and_pickled(layout: str) -> None:
+    with SynthPixDataset(base(), layout=layout) as dataset:
+        batch = dataset.batch_at(1)
+    for other in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)):
+        assert type(other) is type(batch)
+        assert other.keys.dtype == torch.uint32
+        assert digest(other) == digest(batch)
+
+
+STRICT = {
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_transfer_guard": "disallow_explicit",
+}
+
+
+@pytest.mark.parametrize("renderer", ["particles", "synthpix"])
+@pytest.mark.parametrize("settings", [{"jax_disable_jit": True}, STRICT], ids=["jit", "strict"])
+def test_jax_settings_for_debugging_change_no_bit(settings: dict[str, Any], renderer: str) -> None:
+    with SynthPixDataset(base(), renderer=renderer) as dataset:
+        expected = digest(dataset.batch_at(1))
+    with ExitStack() as stack:
+        for name, value in settings.items():
+            stack.callback(jax.config.update, name, getattr(jax.config, name))
+            jax.config.update(name, value)
+        with SynthPixDataset(base(), renderer=renderer) as dataset:
+            assert digest(dataset.batch_at(1)) == expected
+
+
+def test_a_state_of_another_processor_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SynthPixDataset(base()) as dataset:
+        state = dataset.state_dict()
+        monkeypatch.setattr("synthpix_torch.stream.stream.instruction_set", lambda: "x86_64 avx")
+        with (
+            SynthPixDataset(base()) as other,
+            pytest.warns(UserWarning, match=r"device \(saved cpu, .*, here cpu, x86_64 avx\)"),
+        ):
+            other.load_state_dict(state)
+
+
+def test_the_instruction_set_names_what_rounds_and_the_limit_for_xla(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_foo --xla_cpu_max_isa=AVX2")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    lines = (
+        "processor : 0",
+        "vendor_id\t: AuthenticAMD",
+        "flags\t\t: fpu avx2 sse avx fma avx512f",
+    )
+    (tmp_path / "cpuinfo").write_text("\n".join([*lines, "", "processor : 1", "flags : none"]))
+    monkeypatch.setattr(cpu, "Path", lambda _: tmp_path / "cpuinfo")
+    assert (
+        cpu.instruction_set.__wrapped__()
+        == "AuthenticAMD x86_64 avx avx2 avx512f fma, at most AVX2"
+    )
+    monkeypatch.setattr(cpu, "Path", lambda _: tmp_path / "missing")
+    monkeypatch.delenv("XLA_FLAGS")
+    assert cpu.instruction_set.__wrapped__() == "x86_64"
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+def test_a_loader_that_shifts_restored_random_numbers_is_a_warning(tmp_path: Path) -> None:
+    with SynthPixDataset(base()) as dataset, Checkpointer(tmp_path) as checkpoints:
+        own = StatefulDataLoader(dataset, batch_size=None, generator=torch.Generator())
+        checkpoints.register(random=RandomState(), own=own)
+        with pytest.warns(UserWarning, match=r"The loader data draws .*generator=torch.Generator"):
+            checkpoints.register(data=StatefulDataLoader(dataset, batch_size=None))
+
+
+def test_batches_can_be_made_within_torch_compile() -> None:
+    @torch.compile(backend="eager")
+    def summed(batches: Any) -> torch.Tensor:
+        sums = []
+        for batch in itertools.islice(batches, 2):
+            images, flow_fields, *_ = batch
+            sums.append(images.sum() + flow_fields.sum())
+        return torch.stack(sums)
+
+    @torch.compile(backend="eager")
+    def first(batches: Any) -> torch.Tensor:
+        batch: Batch = next(batches)
+        return batch.images.sum() * 2
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def unpacked(batch: Batch) -> torch.Tensor:
+        images, flow_fields, *_ = batch
+        return images.sum() + flow_fields.sum()
+
+    with SynthPixDataset(base(**few)) as dataset:
+        batches = [dataset.batch_at(n) for n in range(2)]
+        sums = torch.stack([unpacked(batch) for batch in batches])
+        assert summed(dataset).equal(sums)
+        assert summed(dataset.window(0, 2)).equal(sums)
+        assert dataset.position == 2
+        assert first(iter(dataset)) == 2 * dataset.batch_at(2).images.sum()
+        looks = torch.compile(lambda n: dataset.batch_at(n).images.sum() * 2, backend="eager")
+        assert looks(1) == 2 * batches[1].images.sum()

@@ -9,6 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeGuard
 
+from torch.utils.data import DataLoader
+
 from synthpix_torch.checkpoint.random_state import RandomState
 from synthpix_torch.checkpoint.snapshot import snapshot
 from synthpix_torch.checkpoint.step import (
@@ -89,6 +91,20 @@ class Objects:
                 if registered is thing and other != name:
                     raise ValueError(f"{name} and {other} are the same object: register it once.")
         self._objects.update(objects)
+        self._warn_of_draws(objects)
+
+    def _warn_of_draws(self, added: Mapping[str, Any]) -> None:
+        if RANDOM not in self.kinds.values():
+            return
+        random = any(isinstance(thing, RandomState) for thing in added.values())
+        for name, thing in (self._objects if random else added).items():
+            if isinstance(thing, DataLoader) and thing.generator is None:
+                warnings.warn(
+                    f"The loader {name} draws from torch's global generator when an iteration "
+                    "begins, once more after a restore, so the restored random numbers shift: give "
+                    "it a generator of its own, generator=torch.Generator().",
+                    stacklevel=4,
+                )
 
     @property
     def kinds(self) -> dict[str, str]:

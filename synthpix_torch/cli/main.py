@@ -7,9 +7,13 @@ in `COMMANDS`.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 from types import ModuleType
 from typing import Any, Final
 
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     title = f"{parser.prog} {options.command}"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _repeated_interrupts():
             warnings.showwarning = _show_warning
             return int(COMMANDS[options.command].run(options))
     except KeyboardInterrupt:
@@ -56,6 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         notes = getattr(error, "__notes__", [])
         parser.exit(2, f"{title}: {' '.join([str(error), *notes])}\n")
+
+
+@contextmanager
+def _repeated_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt again where Python ignores it, as in JAX's garbage collection."""
+    previous = sys.unraisablehook
+
+    def repeat(ignored: Any) -> None:
+        if ignored.exc_type is KeyboardInterrupt:
+            Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            previous(ignored)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -44,6 +44,8 @@ class Config:
     randomize: bool
     loop: bool
     include_images: bool
+    flow_variables: tuple[str, ...] | None
+    image_variables: tuple[str, ...] | None
     episode_length: int
     num_threads: int
     buffer_size: int | None
@@ -82,6 +84,12 @@ class Config:
     filter_sigma_range: Range
     scale_factor_range: Range
     scale_mode: Literal["peak", "linear"]
+    displacement_range: Range
+    gradient_range: Range
+    angle_range: Range
+    core_radius_range: Range
+    wavelength_range: Range
+    centre_range: Range
     sheet_profile: Literal["none", "top-hat", "gaussian"]
     sheet_thickness: float | None
     out_of_plane_displacement: float
@@ -173,7 +181,7 @@ class Config:
     def _unused(self, name: str) -> bool:
         """Tell whether this kind of pipeline does without the key."""
         key = KEYS[name]
-        if key.group == "kinematic":
+        if key.group in ("kinematic", "analytic"):
             return not self.generated
         unused = self.include_images and key.filler is not REQUIRED
         return unused and self.given.get(name) is None

@@ -92,6 +92,18 @@ def ranges(words: str, holds: Callable[[Any, Any], bool]) -> Rule:
     return Rule(words, convert)
 
 
+def names(words: str, *counts: int) -> Rule:
+    """Require one of some counts of strings; convert them to a tuple, also one string alone."""
+
+    def convert(value: Any) -> Any:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or len(given) not in counts:
+            return None
+        return tuple(given) if all(isinstance(one, str) and one for one in given) else None
+
+    return Rule(words, convert)
+
+
 def paths() -> Rule:
     """Require a path or a list of paths; convert them to a tuple of strings."""
     return Rule("a file, a folder or a list of them", _convert_paths)

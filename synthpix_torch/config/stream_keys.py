@@ -10,7 +10,7 @@ _count = rules.count()
 
 STREAM_KEYS: Final[dict[str, Key]] = {
     "scheduler_class": Key(
-        rules.text("a file format such as '.npy', or a generator such as 'kinematic'"),
+        rules.text("a file format such as '.npy', or a generator such as 'lamb-oseen'"),
         "Where flow fields come from: files of a format, or a generator.",
         example=".npy",
         group="stream",
@@ -65,6 +65,21 @@ STREAM_KEYS: Final[dict[str, Key]] = {
         rules.flag(),
         "Whether recorded image pairs are read from the files instead of rendered.",
         default=False,
+        group="stream",
+    ),
+    "flow_variables": Key(
+        rules.names("a name, or two names of the components to the right and down", 1, 2),
+        "Variables of .h5 and .mat files that hold the flow field: one of shape (H, W, 2), or two "
+        "of shape (H, W). By default V of .mat files; u and v of .h5 files, or their first "
+        "dataset.",
+        default=None,
+        group="stream",
+    ),
+    "image_variables": Key(
+        rules.names("two names", 2),
+        "Variables of .h5 and .mat files that hold the first and the second recorded image; by "
+        "default I0 and I1.",
+        default=None,
         group="stream",
     ),
     "episode_length": Key(

@@ -13,12 +13,13 @@ from synthpix.data_sources import EpisodicDataSource, FileDataSource
 from synthpix_torch.checks import reason, shown
 from synthpix_torch.config.array_file import require_file
 from synthpix_torch.config.config import Config
+from synthpix_torch.data.formats.flo import FLO
 from synthpix_torch.data.formats.format import Format
 from synthpix_torch.data.formats.h5 import H5
 from synthpix_torch.data.formats.mat import MAT
 from synthpix_torch.data.formats.npy import NPY
 
-FORMATS: Final[dict[str, Format]] = {".npy": NPY, ".h5": H5, ".mat": MAT}
+FORMATS: Final[dict[str, Format]] = {".npy": NPY, ".h5": H5, ".mat": MAT, ".flo": FLO}
 """File formats by the name that a configuration gives as `scheduler_class`."""
 
 _HUB: Final = "hf://"

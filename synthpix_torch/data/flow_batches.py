@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, Num
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.plausibility import Remark
 from synthpix_torch.data.records import Record, Records
+from synthpix_torch.interop.exiting import is_exiting, refusal
 
 
 class FlowBatch(NamedTuple):
@@ -50,6 +51,7 @@ class _Element(NamedTuple):
 
 
 _AFTER_THE_END = _Element(-1, 0, None, 0, 0)
+_NOT_READ = _Element(-2, 0, None, 0, 0)
 
 
 class Flows:
@@ -160,6 +162,8 @@ class _Plan:
         return sys.maxsize
 
     def __getitem__(self, index: int) -> _Element:
+        if is_exiting():
+            return _NOT_READ
         position, slot = divmod(index, self._size)
         flow_batch = self._plan(position)
         # Read ahead, but never asked for: Grain would skip None and go on without end.
@@ -185,8 +189,14 @@ class FlowReader:
 
         Warns:
             PhysicsWarning: A record of it is odd in a new way.
+
+        Raises:
+            SystemExit: The process exits; ends a daemon thread silently.
+            RuntimeError: The process exits, and this thread is no daemon.
         """
         elements = [next(self._elements) for _ in range(self._size)]
+        if any(element is _NOT_READ for element in elements):
+            raise refusal()
         for element in elements:
             if element.record is not None:
                 self._report(element.record.remarks)

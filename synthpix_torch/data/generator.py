@@ -17,7 +17,8 @@ class Generator(NamedTuple):
         records: Random access to the fields on the host.
         shape: Height and width in nodes of each field.
         name_in_grain: What synthpix's checkpoints call its own fields of this configuration.
-        largest_speed: Bound of both components, in length units per second.
+        slowest: Lower bounds of both components (x, y), in length units per second.
+        fastest: Upper bounds.
         remarks: Look for oddities in the distribution of the fields; may generate some.
         generate: Make fields, shape (records, H, W, 2), from their record numbers within a jitted
             function; None for a generator that works on the host.
@@ -26,6 +27,7 @@ class Generator(NamedTuple):
     records: Any
     shape: tuple[int, int]
     name_in_grain: str
-    largest_speed: float
+    slowest: tuple[float, float]
+    fastest: tuple[float, float]
     remarks: Callable[[], Iterable[Remark]] = tuple
     generate: Callable[[Int[Array, " f"]], Float[Array, "f h w 2"]] | None = None

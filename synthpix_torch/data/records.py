@@ -129,9 +129,8 @@ class Records:
         if self._generator is not None:
             # Known without the cost of generating one.
             self.shape = (*self._generator.shape, 2)
-            fastest = self._generator.largest_speed
             where = f"scheduler_class {config.scheduler_class!r}"
-            bounds = (-fastest, -fastest), (fastest, fastest)
+            bounds = self._generator.slowest, self._generator.fastest
             self.report(remarks_on_speeds(config, *bounds, where=where))
             self.report(self._generator.remarks())
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 try:
     import lightning.pytorch as pl
+    from lightning.fabric.utilities.data import sized_len
     from lightning.pytorch.utilities.combined_loader import CombinedLoader
 except ModuleNotFoundError as error:
     if error.name not in ("lightning", "lightning.pytorch"):
@@ -19,10 +21,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.stream.passes import Window
 
-Configuration: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
+Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | SynthPixDataset
 
 
 class ResumeCallback(pl.Callback):
@@ -75,6 +78,45 @@ class ResumeCallback(pl.Callback):
             )
         for dataset in self._datasets:
             dataset.track(across_passes=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a combination of loaders from which training cannot be resumed.
+
+        Raises:
+            ValueError: A dataset would pause until a longer loader ends the epoch.
+        """
+        combined = trainer.fit_loop._combined_loader
+        if combined is None or combined._mode != "max_size":
+            return
+        for loader in filter(self._tracks, combined.flattened):
+            length = sized_len(loader)
+            if length is not None and length < trainer.num_training_batches:
+                raise ValueError(
+                    f"In CombinedLoader(mode='max_size') a dataset of {length} batches pauses "
+                    f"until the epoch of {trainer.num_training_batches} ends, and a checkpoint "
+                    "does not contain how long: use mode='max_size_cycle' or 'min_size', or the "
+                    "same epoch_length for all."
+                )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Refuse a training step that takes several batches of a dataset.
+
+        Raises:
+            RuntimeError: A loader merges batches, or prefetches them on its own.
+        """
+        # Lightning itself prefetches one batch if it does not know the length of the epoch.
+        expected = 2 if trainer.num_training_batches == math.inf else 1
+        for dataset in self._datasets:
+            if dataset.uncommitted > expected:
+                raise RuntimeError(
+                    f"Before this training step {dataset.uncommitted} batches were fetched where "
+                    f"{expected} would be: the loader merges or prefetches batches, and "
+                    "ResumeCallback cannot know which were trained on. Let the loader return one "
+                    "batch of the dataset at a time, DataLoader(dataset, batch_size=None), and set "
+                    "batch_size in the configuration."
+                )
 
     def on_train_batch_end(
         self,
@@ -163,7 +205,7 @@ class ResumeCallback(pl.Callback):
 
 
 class SynthPixDataModule(pl.LightningDataModule):
-    """Provide training, validation and test data from synthpix configurations.
+    """Provide training, validation and test data, from configurations or as ready datasets.
 
     Validation and testing iterate over a fixed window: the same batches each time. Combine the data
     module with `ResumeCallback()`, which finds the training dataset in it; the data module itself
@@ -175,31 +217,37 @@ class SynthPixDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: Configuration | None = None,
+        train: Data | None = None,
         *,
-        val: Configuration | None = None,
-        test: Configuration | None = None,
+        val: Data | None = None,
+        test: Data | None = None,
+        train_source: FlowFieldSource | None = None,
+        val_source: FlowFieldSource | None = None,
+        test_source: FlowFieldSource | None = None,
         val_batches: int | None = None,
         test_batches: int | None = None,
         epoch_length: int | None = None,
         **options: Any,
     ) -> None:
-        """Store the configurations; `setup` opens the data.
+        """Store what the data is; `setup` opens it.
 
         Args:
-            train: Configuration of the training data.
-            val: Configuration of the validation data.
-            test: Configuration of the test data.
+            train: Configuration of the training data, or a dataset.
+            val: Configuration of the validation data, or a dataset.
+            test: Configuration of the test data, or a dataset.
+            train_source: Flow fields of your own for training, as `source` of a dataset.
+            val_source: Flow fields of your own for validation.
+            test_source: Flow fields of your own for testing.
             val_batches: Number of validation batches on all ranks together, a multiple of the
                 number of ranks. May be omitted for finite data: then all batches are used, except
                 those at the end that the ranks cannot share equally.
             test_batches: Number of test batches, as `val_batches`.
             epoch_length: Training batches per epoch and rank.
-            **options: Further arguments of every `SynthPixDataset`.
+            **options: Further arguments of every dataset that is made from a configuration.
 
         Raises:
-            ValueError: `val_batches` or `test_batches` is given without its configuration, or
-                `load_from` is given.
+            ValueError: A number of batches or a source is given without its configuration,
+                `epoch_length` beside a training dataset, or `load_from`.
         """
         super().__init__()
         if "load_from" in options:
@@ -207,13 +255,22 @@ class SynthPixDataModule(pl.LightningDataModule):
                 "SynthPixDataModule resumes from Lightning's checkpoints: remove load_from, pass "
                 "ckpt_path to fit, and add ResumeCallback() to the callbacks."
             )
-        for name, config, count in (("val", val, val_batches), ("test", test, test_batches)):
-            if count is not None and config is None:
+        for name, given, count in (("val", val, val_batches), ("test", test, test_batches)):
+            if count is not None and given is None:
                 raise ValueError(f"{name}_batches={count} needs data: pass {name} as well.")
+        self._data = {"train": train, "val": val, "test": test}
+        self._sources = {"train": train_source, "val": val_source, "test": test_source}
+        for name, source in self._sources.items():
+            if source is not None and isinstance(self._data[name], (SynthPixDataset, type(None))):
+                raise ValueError(
+                    f"{name}_source belongs to a configuration: pass one as {name}, or give the "
+                    "source to the dataset that you pass."
+                )
+        if epoch_length is not None and isinstance(train, SynthPixDataset):
+            raise ValueError("train is a dataset: give epoch_length to it, not to the data module.")
         if val is None and type(self).val_dataloader is SynthPixDataModule.val_dataloader:
             # Lightning treats None as "not defined" and then skips validation.
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
-        self._configs = {"train": train, "val": val, "test": test}
         self._batches = {"val": val_batches, "test": test_batches}
         self._epoch_length = epoch_length
         self._options = options
@@ -224,17 +281,15 @@ class SynthPixDataModule(pl.LightningDataModule):
         """Open the datasets that a stage needs; datasets that are open already are kept.
 
         Raises:
-            ValueError: A configuration is missing or refused by `SynthPixDataset`.
+            ValueError: The data is missing, or its configuration is refused by `SynthPixDataset`.
         """
         if stage == "fit" and self.train is None:
-            self.train = SynthPixDataset(
-                self._configuration("train"), epoch_length=self._epoch_length, **self._options
-            )
+            self.train = self._open("train", epoch_length=self._epoch_length)
         needed = {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         for name in needed:
-            if name in self._held_out or (stage == "fit" and self._configs[name] is None):
+            if name in self._held_out or (stage == "fit" and self._data[name] is None):
                 continue
-            self._held_out[name] = SynthPixDataset(self._configuration(name), **self._options)
+            self._held_out[name] = self._open(name)
 
     def train_dataloader(self) -> SynthPixDataset:
         """Return the training dataset itself: its batches are complete and on the device."""
@@ -257,11 +312,15 @@ class SynthPixDataModule(pl.LightningDataModule):
         """
         return self._window("test")
 
-    def _configuration(self, name: str) -> Configuration:
-        config = self._configs[name]
-        if config is None:
-            raise ValueError(f"SynthPixDataModule has no {name} configuration: pass {name}.")
-        return config
+    def _open(self, name: str, **options: Any) -> SynthPixDataset:
+        data = self._data[name]
+        if data is None:
+            raise ValueError(f"SynthPixDataModule has no {name} data: pass {name}.")
+        if isinstance(data, SynthPixDataset):
+            return data
+        if self._sources[name] is not None:
+            options["source"] = self._sources[name]
+        return SynthPixDataset(data, **{**self._options, **options})
 
     def _window(self, name: str) -> Window:
         dataset = self._held_out[name]

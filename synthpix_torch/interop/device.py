@@ -48,12 +48,12 @@ def choose_device(
     cpu_wanted = wanted is not None and wanted.type == "cpu"
     number_on_cpu = device_ids[0] if device_ids and not wanted else 0
     if not torch.cuda.is_available():
-        return _numbered(jax.devices("cpu"), number_on_cpu)
+        return _numbered(jax.local_devices(backend="cpu"), number_on_cpu)
     index = _cuda_index(wanted, device_ids)
     # For the CPU too: JAX starts on every visible GPU, even if only its CPU is used.
     _prepare_jax_for_cuda(index, warn=not cpu_wanted)
     if cpu_wanted:
-        return jax.devices("cpu")[0]
+        return jax.local_devices(backend="cpu")[0]
     platforms = jax.config.values["jax_platforms"]
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         if wanted is not None:
@@ -61,15 +61,15 @@ def choose_device(
                 f"JAX_PLATFORMS={platforms} prevents JAX from using the GPU: unset it for "
                 f"device={str(wanted)!r}, or use device='cpu'."
             )
-        return jax.devices("cpu")[0]
+        return jax.local_devices(backend="cpu")[0]
     try:
-        gpus = jax.devices("cuda")
+        gpus = jax.local_devices(backend="cuda")
     except RuntimeError as error:
         reason = _why_jax_has_no_gpu(error)
         if wanted is not None:
             raise RuntimeError(f"{reason}, or use device='cpu'.") from error
         warnings.warn(f"{reason}. Until then batches are made on the CPU.", stacklevel=3)
-        return jax.devices("cpu")[0]
+        return jax.local_devices(backend="cpu")[0]
     for gpu in gpus:
         if gpu.local_hardware_id == index:
             return gpu
@@ -77,6 +77,12 @@ def choose_device(
         f"JAX has started without GPU {index}: build the dataset before anything else uses JAX, "
         f"or add {index} to jax_cuda_visible_devices."
     )
+
+
+def processes_of_jax() -> int:
+    """Count the processes that share JAX's devices; more than one under jax.distributed."""
+    count: int = jax.process_count()
+    return count
 
 
 def _why_jax_has_no_gpu(error: RuntimeError) -> str:

@@ -182,7 +182,8 @@ class ParticleRenderer:
             shape=self._geometry.image_shape,
             radius=self._radius,
             brightest=brightest(self._config),
-            correlated=correlated(self._config),
+            # LLVM computes the shorter loop without correlation one number at a time.
+            correlated=self._on_cpu or correlated(self._config),
             block=CPU_BLOCK if self._on_cpu else None,
             lanes=CPU_LANES if self._on_cpu else 1,
         )
@@ -197,13 +198,13 @@ class ParticleRenderer:
         self, pairs: tuple[UInt32[Array, "chunk k"], StageKeys, Drawn]
     ) -> tuple[Particles, Particles, Seeds]:
         """Draw the particles of pairs, without repeating it in everything that uses a particle."""
-        if not self._on_cpu:
-            seeded: tuple[Particles, Particles, Seeds] = lax.optimization_barrier(
-                jax.vmap(self._seed)(pairs)
-            )
-            return seeded
-        # On a CPU XLA discards optimization barriers before it fuses, but keeps loops.
-        return lax.map(self._seed, pairs, batch_size=max(1, len(pairs[0]) // 2))
+        seeded: tuple[Particles, Particles, Seeds]
+        if self._on_cpu:
+            # There XLA discards optimization barriers before it fuses, but keeps loops.
+            seeded = lax.map(self._seed, pairs, batch_size=max(1, len(pairs[0]) // 2))
+        else:
+            seeded = lax.optimization_barrier(jax.vmap(self._seed)(pairs))
+        return seeded
 
     def _seed(
         self, pair: tuple[UInt32[Array, "k"], StageKeys, Drawn]

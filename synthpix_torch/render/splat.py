@@ -197,8 +197,8 @@ def _add_seen(
     block = 2 * half
     last = lax.associative_scan(jnp.add, seen.astype(jnp.int32))
     size = math.ceil(seen.size / block) * block
-    seen_first = jnp.zeros(size, jnp.int32).at[jnp.where(seen, last - 1, size)]
-    order = seen_first.set(lax.iota(jnp.int32, seen.size), mode="drop", unique_indices=True)
+    place = jnp.where(seen, last - 1, size)
+    order = jnp.zeros(size, jnp.int32).at[place].set(lax.iota(jnp.int32, seen.size), mode="drop")
     windows = jax.tree.map(lambda v: v.at[order].get(mode="promise_in_bounds"), windows)
     beyond = jnp.where(lax.iota(jnp.int32, size) < last[-1], windows.row, canvas.shape[0])
     windows = windows._replace(row=beyond)
@@ -210,11 +210,12 @@ def _add_seen(
         def fill(side: Int32[Array, ""], factors: _Factors) -> _Factors:
             start = side * half
             made = integrate(jax.tree.map(lambda v: lax.dynamic_slice(v, (start,), (half,)), part))
-            return jax.tree.map(
-                lambda all, one: lax.dynamic_update_slice_in_dim(all, one, start, axis=0),
+            filled: _Factors = jax.tree.map(
+                lambda both, one: lax.dynamic_update_slice_in_dim(both, one, start, axis=0),
                 factors,
                 made,
             )
+            return filled
 
         # In a loop, or XLA would integrate once for each pixel; two times, or it would inline it.
         factors = lax.fori_loop(0, 2, fill, factors)

@@ -15,7 +15,7 @@ from synthpix.types import ImageGenerationParameters
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.flow_batches import FlowBatch
 from synthpix_torch.data.generators import GENERATORS
-from synthpix_torch.render.flags import check_random_flags, random_flags
+from synthpix_torch.render.flags import check_random_flags, random_flags, shielded
 from synthpix_torch.render.keys import Origin, record_keys
 from synthpix_torch.render.output import Appearance, lay_out
 from synthpix_torch.render.renderers import RENDERERS, PairRenderer
@@ -77,6 +77,7 @@ class Renderer:
         step: Makes a batch of a `Loaded`, a repetition and whether it ends an episode.
     """
 
+    @shielded
     def __init__(
         self,
         config: Config,
@@ -111,6 +112,7 @@ class Renderer:
             appearance=appearance,
         )
 
+    @shielded
     def load(self, flow_batch: FlowBatch) -> Loaded:
         """Put a flow batch on the device or make it there; returns before the work is done."""
         records = np.stack([flow_batch.seeds, flow_batch.epochs, flow_batch.valid])
@@ -131,6 +133,7 @@ class Renderer:
             labels, moving = self.adapt(flow_fields)
         return Loaded(labels, moving, None, *origin)
 
+    @shielded
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
         """Dispatch one batch: one call of one compiled function, which returns at once."""
         rendered: Rendered = self.step(loaded, np.int32(repetition), np.bool_(last_step))

@@ -87,6 +87,10 @@ class Cursor:
         """Tell whether a ticket belongs to the active pass."""
         return ticket == self._ticket
 
+    def is_interrupted(self, ticket: int) -> bool:
+        """Tell whether a ticket belongs to the active pass, which has batches left."""
+        return self.is_active(ticket) and not self._exhausted
+
     def exhaust(self, ticket: int) -> None:
         """Note that a pass has delivered its last batch and its user has been told."""
         self._exhausted = self._exhausted or self.is_active(ticket)

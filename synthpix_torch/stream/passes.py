@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Protocol
 
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from synthpix_torch.batch import AnyBatch
 from synthpix_torch.integrations.trainer_warnings import check_trainer
+from synthpix_torch.interop.compilation import untraced
 from synthpix_torch.stream.cursor import Cursor
 from synthpix_torch.stream.ranks import Ranks
 from synthpix_torch.stream.run import Run
@@ -30,6 +33,30 @@ def refuse_workers() -> None:
             "SynthPixDataset makes its batches on the device of this process, workers have "
             "none: use DataLoader(dataset, batch_size=None, num_workers=0)."
         )
+
+
+def refuse_collation(dataset: object) -> None:
+    """Raise if a DataLoader that would collate the batches begins to iterate over `dataset`.
+
+    Raises:
+        ValueError: It does. With a collate function of the user's own it may.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.utils.data._utils.fetch":
+            loader = frame.f_locals
+            if (
+                loader.get("dataset") is dataset
+                and loader.get("auto_collation")
+                and loader.get("collate_fn") is default_collate
+            ):
+                raise ValueError(
+                    "SynthPixDataset yields complete batches, which a DataLoader must not batch "
+                    "again: use DataLoader(dataset, batch_size=None) and set batch_size in the "
+                    "configuration."
+                )
+            return
+        frame = frame.f_back
 
 
 class Delivery:
@@ -52,6 +79,7 @@ class Delivery:
         self._ranks = ranks
         self._ahead = ahead
         self._warned = False
+        self._ticket: int | None = None
         # Held while a batch is delivered: threads that share a pass get each batch once.
         self.lock = threading.RLock()
         self.run: Run | None = None
@@ -70,10 +98,11 @@ class Delivery:
             tracking=self._cursor.tracking,
             world_size=world_size,
             position=self._cursor.next_start,
+            interrupted=self._ticket is not None and self._cursor.is_interrupted(self._ticket),
         )
-        ticket, length = self._cursor.begin(world_size)
+        self._ticket, length = self._cursor.begin(world_size)
         self._warn_of_shared_flow_batches(world_size)
-        return ticket, rank, world_size, length
+        return self._ticket, rank, world_size, length
 
     def deliver(self, ticket: int, rank: int, world_size: int) -> AnyBatch:
         """Deliver the next batch of this rank; after an error the position is unchanged.
@@ -150,6 +179,7 @@ class Pass:
     def __iter__(self) -> Iterator[AnyBatch]:
         return self
 
+    @untraced
     def __next__(self) -> AnyBatch:
         """Deliver the next batch.
 
@@ -222,10 +252,15 @@ class Window(IterableDataset[Any]):
 
         Raises:
             RuntimeError: Called in a worker process of a DataLoader.
-            ValueError: From the first batch: the ranks cannot share the batches equally.
+            ValueError: A DataLoader would collate the batches; or, from the first batch, the ranks
+                cannot share the batches equally.
         """
         refuse_workers()
-        return self._batches()
+        refuse_collation(self)
+        return _Untraced(self._batches())
+
+    def __repr__(self) -> str:
+        return f"<Window of batches {self._start} to {self._stop - 1} of {self._dataset!r}>"
 
     def _batches(self) -> Iterator[AnyBatch]:
         dataset, length = self._dataset, len(self)
@@ -242,3 +277,17 @@ class Window(IterableDataset[Any]):
                 yield batch
         finally:
             run.close()
+
+
+class _Untraced:
+    """An iterator that torch.compile does not trace."""
+
+    def __init__(self, batches: Iterator[AnyBatch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[AnyBatch]:
+        return self
+
+    @untraced
+    def __next__(self) -> AnyBatch:
+        return next(self._batches)

@@ -1,4 +1,4 @@
-"""The methods of a dataset that read and move its place in the stream."""
+"""The methods of a dataset that read and move its place in the stream, which ranks share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthpix_torch.stream.cursor import Cursor
+from synthpix_torch.stream.ranks import Ranks
 from synthpix_torch.stream.state import make_state, read_state
 from synthpix_torch.stream.stream import Stream
 
@@ -18,9 +19,28 @@ class Resumable:
         cursor: The place in the stream.
     """
 
-    def __init__(self, stream: Stream, cursor: Cursor) -> None:
+    def __init__(self, stream: Stream, cursor: Cursor, ranks: Ranks) -> None:
         self.stream = stream
         self.cursor = cursor
+        self._ranks = ranks
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among `world_size`.
+
+        Raises:
+            RuntimeError: There are several processes and torch.distributed has not started.
+        """
+        return self._ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that share the stream.
+
+        Raises:
+            RuntimeError: There are several processes and torch.distributed has not started.
+        """
+        return self._ranks.world_size
 
     @property
     def position(self) -> int:

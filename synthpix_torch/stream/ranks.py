@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch.distributed
 
+from synthpix_torch.interop.device import processes_of_jax
+
 Result = TypeVar("Result")
+
+_SIZES: Final = (
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+    "JSM_NAMESPACE_SIZE",
+    "FLUX_JOB_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_NTASKS",
+)
+"""Where launchers say how many processes they started. The first that is set decides: torchrun and
+mpirun start processes within a SLURM job, and a SLURM step may have fewer tasks than its job.
+"""
 
 
 class Ranks(NamedTuple):
@@ -67,12 +83,16 @@ def _is_distributed() -> bool:
     if has_process_group():
         return True
     # Not taken for granted: left over in a single process it would make us skip batches.
-    expected = os.environ.get("WORLD_SIZE", "1")
-    if expected not in ("", "1"):
+    name = next((name for name in _SIZES if os.environ.get(name)), "WORLD_SIZE")
+    expected = os.environ.get(name) or "1"
+    if expected == "1" and processes_of_jax() > 1:
+        name, expected = "jax.process_count()", str(processes_of_jax())
+    if expected != "1":
         raise RuntimeError(
-            f"WORLD_SIZE={expected} says that there are several processes, but torch.distributed "
+            f"{name}={expected} says that there are several processes, but torch.distributed "
             "has not started, so all would get the same batches: call "
-            "torch.distributed.init_process_group() first, or give rank and world_size."
+            "torch.distributed.init_process_group() first, or give rank and world_size (0 and 1 "
+            "for a process that works alone)."
         )
     return False
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from synthpix_torch.batch import AnyBatch, to_batch
 from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.interop.dlpack import Bridge
+from synthpix_torch.interop.exiting import Making
 from synthpix_torch.render.step import Loaded, Rendered, Renderer
 from synthpix_torch.stream.order import Order
+
+_MAKING: Final = Making()
 
 
 class Stages(NamedTuple):
@@ -101,14 +104,15 @@ class Run:
             RuntimeError: JAX's random flags have changed, the run was closed, or a CUDA graph is
                 being captured.
         """
-        self._stages.bridge.refuse_capture()
-        self._stages.renderer.check_flags()
-        if not self._dispatched:
-            if self._failure is not None:
-                raise self._failure
-            self._dispatch()
-        number, rendered, files = self._dispatched.popleft()
-        return to_batch(rendered, files=files, number=number, bridge=self._stages.bridge)
+        with _MAKING:
+            self._stages.bridge.refuse_capture()
+            self._stages.renderer.check_flags()
+            if not self._dispatched:
+                if self._failure is not None:
+                    raise self._failure
+                self._dispatch()
+            number, rendered, files = self._dispatched.popleft()
+            return to_batch(rendered, files=files, number=number, bridge=self._stages.bridge)
 
     def close(self) -> None:
         """Stop prefetching and drop what was dispatched; the next use raises."""
@@ -130,7 +134,8 @@ class Run:
             and (self._stop is None or self._next < self._stop)
         ):
             try:
-                self._dispatch()
+                with _MAKING:
+                    self._dispatch()
             except Exception as error:
                 # The traceback would keep this object alive.
                 self._failure = error.with_traceback(None)

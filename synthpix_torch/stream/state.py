@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from synthpix_torch.checks import shown
+from synthpix_torch.checks import readable, shown
 from synthpix_torch.stream.format1 import unpack_format_1
 
 FORMAT: Final = 2
@@ -103,7 +103,7 @@ def read_state(state: Any, description: Description) -> int:
         )
     version = state.get("format")
     if not {"sampler", "grain", "fingerprint"} <= state.keys() or not _is_index(version):
-        keys = ", ".join(sorted(map(_text, islice(state, 5)))) or "nothing"
+        keys = ", ".join(sorted(map(readable, islice(state, 5)))) or "nothing"
         raise ValueError(
             f"This is not the state of a SynthPixDataset, it holds {keys}: "
             "pass what its state_dict() returned."
@@ -152,14 +152,14 @@ def _check_fingerprint(saved: Mapping[str, str], description: Description, posit
     bits = saved.get("bits"), here["bits"]
     if bits[0] != bits[1] and saved.get("renderer") == here["renderer"]:
         raise StateMismatchError(
-            f"The state was saved with version {_text(bits[0])} of the renderer "
+            f"The state was saved with version {readable(bits[0])} of the renderer "
             f"{here['renderer']!r}, this synthpix_torch has version {bits[1]}, which makes other "
             "images and labels (docs/differences.md): install the version that saved it to "
             "continue exactly, or "
             f"continue with the new images from dataset.seek({position})."
         )
     differences = [
-        f"{_text(key)} (saved {_value(saved, key, description)}, "
+        f"{readable(key)} (saved {_value(saved, key, description)}, "
         f"here {_value(here, key, description)})"
         for key in {**description.values, **saved}
         if saved.get(key) != here.get(key) and not (key in _OPTIONAL and key not in saved)
@@ -175,13 +175,7 @@ def _check_fingerprint(saved: Mapping[str, str], description: Description, posit
 
 
 def _value(values: Mapping[str, str], key: str, description: Description) -> str:
-    return _text(values.get(key) or description.neutral.get(key, "null"))
-
-
-def _text(value: Any) -> str:
-    """Write what a state holds for an error message, without a terminal's control characters."""
-    plain = isinstance(value, str) and len(value) <= 200 and value.isprintable()
-    return value if plain else shown(value)
+    return readable(values.get(key) or description.neutral.get(key, "null"))
 
 
 def _unpack(fingerprint: Any) -> dict[str, str]:
@@ -212,7 +206,7 @@ def _get_index(item: Any, key: str) -> int:
 def _warn_of_other_versions(made_with: Any, description: Description) -> None:
     saved = made_with if isinstance(made_with, Mapping) else {}
     changes = [
-        f"{key} (saved {_text(saved.get(key))}, here {value})"
+        f"{key} (saved {readable(saved.get(key))}, here {value})"
         for key, value in description.made_with.items()
         if saved.get(key) != value
     ]

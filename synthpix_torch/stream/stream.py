@@ -15,6 +15,7 @@ from synthpix_torch.config.fingerprint import short
 from synthpix_torch.config.keys import KEYS
 from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.data.records import FlowFieldSource, Records
+from synthpix_torch.interop.cpu import instruction_set
 from synthpix_torch.interop.dlpack import Bridge
 from synthpix_torch.interop.versions import version_of
 from synthpix_torch.render.flags import random_flags
@@ -103,6 +104,7 @@ class Stream:
         assert records.shape is not None
         self.renderer = Renderer(config, records.shape, appearance=appearance, device=device)
         self.description = _describe(config, records, appearance, streams, self.order, device)
+        self._origin = config.scheduler_class if source is None else type(source).__name__
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
     @property
@@ -114,6 +116,17 @@ class Stream:
     def batches_per_epoch(self) -> float:
         """Batches of the stream until all records were served once; rarely a whole number."""
         return self.flows.records / self.config.batch_size * self.config.repetitions
+
+    @property
+    def summary(self) -> str:
+        """What the stream consists of, in a line."""
+        config = self.config
+        height, width = config.image_shape
+        kind = "recorded" if config.include_images else self.description.values["renderer"]
+        return (
+            f"{'an endless stream' if self.total is None else self.total}: {config.batch_size} "
+            f"image pairs of {height} x {width} px ({kind}), flow fields from {self._origin}"
+        )
 
     def check_number(self, number: int, *, last: int) -> None:
         """Raise unless `number` is that of a batch.
@@ -182,7 +195,7 @@ def _describe(
         neutral=_NEUTRAL | {key: text for key in KEYS if (text := config.neutral(key)) is not None},
         made_with={
             **{name: version_of(name) for name in MADE_WITH},
-            "device": device.device_kind,
+            "device": f"{device.device_kind}, {instruction_set()}",
         },
         next_index=lambda position: order.first_flow_batch(position) * size,
         total=order.total,

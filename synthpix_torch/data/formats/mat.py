@@ -12,10 +12,10 @@ from synthpix.data_sources import MATDataSource
 from synthpix_torch.config.array_file import require_file
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.formats.format import Format
-from synthpix_torch.data.formats.h5 import read_datasets
-from synthpix_torch.data.formats.mat5 import read_variables
+from synthpix_torch.data.formats.h5 import list_datasets, read_datasets
+from synthpix_torch.data.formats.mat5 import list_variables, read_variables
+from synthpix_torch.data.formats.variables import image_names, make_record
 
-_FLOW, _IMAGES = "V", ("I0", "I1")
 _BICUBIC, _BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
 
@@ -36,6 +36,8 @@ class MATFields(MATDataSource):  # type: ignore[misc]
         """
         shape = config.image_shape if config.include_images else (0, 0)
         super().__init__(paths, include_images=config.include_images, output_shape=shape)
+        self._flow = config.flow_variables or ("V",)
+        self._images = image_names(config)
         self._resizes = exact and config.include_images
 
     def load_file(self, file_path: str) -> dict[str, Any]:
@@ -49,35 +51,38 @@ class MATFields(MATDataSource):  # type: ignore[misc]
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It is corrupt or lacks a variable.
+            ValueError: It is corrupt, a variable is missing, or they are no flow field.
         """
         require_file(file_path)
-        names = (_FLOW, *(_IMAGES if self.include_images else ()))
-        read = read_datasets if h5py.is_hdf5(file_path) else read_variables
-        arrays = read(file_path, names)
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise ValueError(f"{file_path} holds no variable {', '.join(missing)}: add it.")
-        flow_field = arrays[_FLOW]
-        if flow_field.ndim == 3 and flow_field.shape[0] == 2 != flow_field.shape[2]:
-            flow_field = np.moveaxis(flow_field, 0, 2)
-        images = [arrays[name] for name in names[1:]]
+        packed = h5py.is_hdf5(file_path)
+        read = read_datasets if packed else read_variables
+        record = make_record(
+            file_path,
+            read(file_path, [*self._flow, *self._images]),
+            flow=self._flow,
+            images=self._images,
+            present=list_datasets if packed else list_variables,
+        )
         if self._resizes:
             try:
-                flow_field = _resize_field(flow_field, self.output_shape)
-                images = [_resize(image, self.output_shape, _BICUBIC) for image in images]
+                record["flow_fields"] = _resize_field(record["flow_fields"], self.output_shape)
+                for name in ("images1", "images2"):
+                    record[name] = _resize(record[name], self.output_shape, _BICUBIC)
             except (ValueError, TypeError, IndexError) as error:
                 raise ValueError(f"{file_path} cannot be resized: {error}") from error
         with np.errstate(over="ignore"):
-            flow_field = flow_field.astype(np.float32)
-        record = {f"images{number}": image for number, image in enumerate(images, start=1)}
-        return {"flow_fields": flow_field, "file": file_path, **record}
+            record["flow_fields"] = record["flow_fields"].astype(np.float32)
+        return record
 
 
 MAT: Final = Format(
-    "*.mat", lambda paths, config, exact: MATFields(paths, config, exact=exact), holds_images=True
+    "*.mat",
+    lambda paths, config, exact: MATFields(paths, config, exact=exact),
+    holds_images=True,
+    has_variables=True,
+    resizes=True,
 )
-"""The arrays V, and I0 and I1 if there are images, of MATLAB 5 to 7.3."""
+"""The variables V, and I0 and I1 if there are images, or configured ones, of MATLAB 5 to 7.3."""
 
 
 def _resize_field(flow_field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

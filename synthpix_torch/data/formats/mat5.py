@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from synthpix_torch.checks import readable
+
 _MATRIX, _COMPRESSED, _FLAGS, _DIMENSIONS = 14, 15, 6, 5
 _TYPES: Final = {
     **{1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4"},
@@ -70,14 +72,14 @@ def read_variables(path: str, names: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def list_variables(path: str) -> list[str]:
-    """Return the names of all variables of a file.
+    """Return the names of all variables of a file, for error messages.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It is corrupt or of another version.
     """
     try:
-        return [part.name for part in _parts(path)]
+        return [readable(part.name) for part in _parts(path)]
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a MATLAB file: {error}.") from error
 
