@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -151,9 +151,9 @@ def collecting(folder: Path) -> str:
     return table(["Collector", "ms a step"], rows)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print or write the page."""
-    options = command_line(__doc__).parse_args()
+    options = command_line(__doc__).parse_args(arguments)
     parts = []
     for title, part in (
         ("Recording", recording_speed),
