@@ -30,8 +30,8 @@ from synthpix_torch import SynthPixDataset
 SIZE = 128
 HELD_OUT: dict[str, dict[str, Any]] = {
     "kinematic": {},
-    "Lamb-Oseen vortex": {"scheduler_class": "lamb_oseen"},
-    "Rankine vortex": {"scheduler_class": "rankine"},
+    "Lamb-Oseen vortex": {"scheduler_class": "lamb-oseen", "displacement_range": [1.0, 6.0]},
+    "Rankine vortex": {"scheduler_class": "rankine", "displacement_range": [1.0, 6.0]},
 }
 # Everything but the varied quantity as in these pairs.
 TYPICAL: dict[str, Any] = {"density": 0.05, "diameter": 2.5, "noise": 4.0, "max_displacement": 6.0}

@@ -311,7 +311,8 @@ def test_the_data_module_takes_ready_datasets_and_a_source_for_each_split(tmp_pa
     mine.test(module, datamodule=data)
     assert data.train is train
     assert (module.seen, module.validated) == (list(range(6)), [[0, 1], [0, 1], [0]])
-    assert [data._held_out[name].stream.flows.records for name in sources] == [4, 6]
+    held_out = [data._held_out[name] for name in sources]
+    assert [dataset.stream.flows.records for dataset in held_out] == [4, 6]  # type: ignore[union-attr]
 
 
 def test_a_source_or_an_epoch_length_beside_a_ready_dataset_is_refused() -> None:
