@@ -247,6 +247,33 @@ def test_other_programs_read_what_is_exported(
         recording.export(tmp_path / "png", form="png")
 
 
+def test_its_batches_are_those_of_the_stream(
+    dataset: SynthPixDataset, last: range, recorded: Path
+) -> None:
+    recording = Recording(recorded)
+    assert len(recording.batches) == 3
+    for number, found in zip(last, recording.batches, strict=True):  # type: ignore[call-overload]
+        expected = dataset.batch_at(number)
+        filled = expected.mask
+        assert torch.equal(found.images, expected.images[filled])
+        assert torch.equal(found.keys.view(torch.int32), expected.keys.view(torch.int32)[filled])
+        assert found.params is not None
+        assert expected.params is not None
+        assert torch.equal(found.params.diameter_ranges, expected.params.diameter_ranges[filled])
+        assert found.number == number
+    with pytest.raises(ValueError, match=f"batches {last.start} to {last.stop - 1}, not 99"):
+        recording.batch_at(99)
+
+
+def test_lightning_validates_on_a_recording(recorded: Path) -> None:
+    lightning = pytest.importorskip("synthpix_torch.lightning")
+    data = lightning.SynthPixDataModule(base(), val=Recording(recorded))
+    data.setup("fit")
+    assert [batch.number for batch in data.val_dataloader()] == [1, 2, 3]
+    with pytest.raises(ValueError, match="leave out val_batches"):
+        lightning.SynthPixDataModule(base(), val=Recording(recorded), val_batches=2)
+
+
 def test_a_folder_of_something_else_is_left_alone(
     dataset: SynthPixDataset, last: range, recorded: Path, tmp_path: Path
 ) -> None:
@@ -295,6 +322,7 @@ def test_the_command_records_and_exports(
     assert main(["export", str(config), "0:1", str(tmp_path / "b"), "--form", "flo"]) == 0
     assert len(list((tmp_path / "b").glob("*.flo"))) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "config.json"]
+    assert main(["preview", str(tmp_path / "a"), "-o", str(tmp_path / "a.gif")]) == 0
     with pytest.raises(SystemExit):
         main(["export", str(config), "5", str(tmp_path / "c")])
     assert "write FIRST:STOP" in capsys.readouterr().err

@@ -27,6 +27,9 @@ STAGED = (
 )
 API = {
     "Datasets, states and checkpoints": "synthpix_torch",
+    "Presets": "synthpix_torch.presets",
+    "Metrics": "synthpix_torch.metrics",
+    "Metrics over batches and ranks": "synthpix_torch.torchmetrics",
     "Lightning": "synthpix_torch.lightning",
     "Collectors": "synthpix_torch.collecting",
 }
@@ -58,9 +61,20 @@ def api_page() -> str:
     lines = ["# API", ""]
     for title, module in API.items():
         lines += [f"## {title}", "", f"`import {module}`", ""]
-        for name in sorted(importlib.import_module(module).__all__):
+        for name in public_names(module):
             lines += [f"::: {module}.{name}", ""]
     return "\n".join(lines)
+
+
+def public_names(module: str) -> list[str]:
+    """Return `__all__` of a module, or the functions and classes that it defines."""
+    members = vars(importlib.import_module(module))
+    defined = [
+        name
+        for name, value in members.items()
+        if getattr(value, "__module__", None) == module and not name.startswith("_")
+    ]
+    return sorted(members.get("__all__", defined))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from torch.utils.data import DataLoader
+
 try:
     import lightning.pytorch as pl
     from lightning.fabric.utilities.data import sized_len
@@ -21,11 +23,13 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from synthpix_torch.batch import Batch
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.recording import Recording
 from synthpix_torch.stream.passes import Window
 
-Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | SynthPixDataset
+Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | SynthPixDataset | Recording
 
 
 class ResumeCallback(pl.Callback):
@@ -233,8 +237,9 @@ class SynthPixDataModule(pl.LightningDataModule):
 
         Args:
             train: Configuration of the training data, or a dataset.
-            val: Configuration of the validation data, or a dataset.
-            test: Configuration of the test data, or a dataset.
+            val: Configuration of the validation data, a dataset, or a recording, all of whose
+                batches are used.
+            test: Configuration of the test data, a dataset or a recording.
             train_source: Flow fields of your own for training, as `source` of a dataset.
             val_source: Flow fields of your own for validation.
             test_source: Flow fields of your own for testing.
@@ -258,10 +263,18 @@ class SynthPixDataModule(pl.LightningDataModule):
         for name, given, count in (("val", val, val_batches), ("test", test, test_batches)):
             if count is not None and given is None:
                 raise ValueError(f"{name}_batches={count} needs data: pass {name} as well.")
+            if count is not None and isinstance(given, Recording):
+                raise ValueError(f"A recording is used as a whole: leave out {name}_batches.")
+        if isinstance(train, Recording):
+            raise ValueError(
+                "A recording has no position to resume from: train on a DataLoader of its pairs."
+            )
         self._data = {"train": train, "val": val, "test": test}
         self._sources = {"train": train_source, "val": val_source, "test": test_source}
         for name, source in self._sources.items():
-            if source is not None and isinstance(self._data[name], (SynthPixDataset, type(None))):
+            if source is not None and isinstance(
+                self._data[name], (SynthPixDataset, Recording, type(None))
+            ):
                 raise ValueError(
                     f"{name}_source belongs to a configuration: pass one as {name}, or give the "
                     "source to the dataset that you pass."
@@ -274,7 +287,7 @@ class SynthPixDataModule(pl.LightningDataModule):
         self._batches = {"val": val_batches, "test": test_batches}
         self._epoch_length = epoch_length
         self._options = options
-        self._held_out: dict[str, SynthPixDataset] = {}
+        self._held_out: dict[str, SynthPixDataset | Recording] = {}
         self.train: SynthPixDataset | None = None
 
     def setup(self, stage: str) -> None:
@@ -289,14 +302,15 @@ class SynthPixDataModule(pl.LightningDataModule):
         for name in needed:
             if name in self._held_out or (stage == "fit" and self._data[name] is None):
                 continue
-            self._held_out[name] = self._open(name)
+            data = self._data[name]
+            self._held_out[name] = data if isinstance(data, Recording) else self._open(name)
 
     def train_dataloader(self) -> SynthPixDataset:
         """Return the training dataset itself: its batches are complete and on the device."""
         assert self.train is not None
         return self.train
 
-    def val_dataloader(self) -> Window:
+    def val_dataloader(self) -> Window | DataLoader[Batch]:
         """Return the window of the first `val_batches` validation batches.
 
         Raises:
@@ -304,7 +318,7 @@ class SynthPixDataModule(pl.LightningDataModule):
         """
         return self._window("val")
 
-    def test_dataloader(self) -> Window:
+    def test_dataloader(self) -> Window | DataLoader[Batch]:
         """Return the window of the first `test_batches` test batches.
 
         Raises:
@@ -318,12 +332,16 @@ class SynthPixDataModule(pl.LightningDataModule):
             raise ValueError(f"SynthPixDataModule has no {name} data: pass {name}.")
         if isinstance(data, SynthPixDataset):
             return data
+        assert not isinstance(data, Recording)
         if self._sources[name] is not None:
             options["source"] = self._sources[name]
         return SynthPixDataset(data, **{**self._options, **options})
 
-    def _window(self, name: str) -> Window:
+    def _window(self, name: str) -> Window | DataLoader[Batch]:
         dataset = self._held_out[name]
+        if isinstance(dataset, Recording):
+            # Lightning adds a sampler that shares the batches between ranks.
+            return DataLoader(dataset.batches, batch_size=None)
         stop = self._batches[name]
         if stop is None:
             total = dataset.stream.total

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch.utils.data import Dataset, Subset
 
 from synthpix_torch.arguments import from_recipe
-from synthpix_torch.batch import Batch
+from synthpix_torch.batch import Batch, ImageParameters
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.extra import import_extra
 from synthpix_torch.recording.batches import decode, digest
@@ -163,10 +163,8 @@ class Recording(Dataset[Pair]):
         return self._read(index) if self._dataset is None else self._make(index)
 
     def _read(self, index: int) -> Pair:
-        shard = bisect_right(self._ends_of_shards, index)
-        row = index - (self._ends_of_shards[shard - 1] if shard else 0)
-        # A file opened before a fork is not shared with the child.
-        file = self._keep((os.getpid(), shard), lambda _: self._open(shard))
+        shard, row = self._locate(index)
+        file = self._file(shard)
         images, flow_fields, number, slot = (
             file.get_slice(name)[row : row + 1][0]
             for name in ("images", "flow_fields", "number", "slot")
@@ -176,6 +174,15 @@ class Recording(Dataset[Pair]):
             valid = file.get_slice("valid_flow_mask")[row : row + 1][0]
         images = decode(images, self.manifest.plan.images, self._scale)
         return Pair(images, flow_fields, valid, int(number), int(slot))
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Return the shard of a pair and its row there."""
+        shard = bisect_right(self._ends_of_shards, index)
+        return shard, index - (self._ends_of_shards[shard - 1] if shard else 0)
+
+    def _file(self, shard: int) -> Any:
+        # A file opened before a fork is not shared with the child.
+        return self._keep((os.getpid(), shard), lambda _: self._open(shard))
 
     def _open(self, shard: int) -> Any:
         path = shard_path(self.folder, shard)
@@ -235,6 +242,52 @@ class Recording(Dataset[Pair]):
                 self._kept.popitem(last=False)
         return value
 
+    def batch_at(self, number: int) -> Batch:
+        """Read a batch of the stream again, without its empty slots; the names of files are "".
+
+        Raises:
+            ValueError: The recording has no such batch.
+            RecordingError: A batch that was made again differs from its digest.
+        """
+        plan = self.manifest.plan
+        if not plan.first <= number < plan.stop:
+            raise ValueError(
+                f"The recording has batches {plan.first} to {plan.stop - 1}, not {number}."
+            )
+        if self._dataset is not None:
+            return self._keep(number, self._make_batch)
+        place = number - plan.first
+        begin = self._ends[place - 1] if place else 0
+        shard, first = self._locate(begin) if begin < len(self) else (0, 0)
+        file = self._file(shard)
+        stored = {
+            name: file.get_slice(name)[first : first + self._ends[place] - begin]
+            for name in file.keys()  # noqa: SIM118, it is no mapping
+        }
+        params = {
+            name: stored[f"params.{name}"]
+            for name in ImageParameters._fields
+            if f"params.{name}" in stored
+        }
+        return Batch(
+            images=decode(stored["images"], plan.images, self._scale),
+            flow_fields=stored["flow_fields"],
+            mask=torch.ones(len(stored["slot"]), dtype=torch.bool),
+            epoch=stored["epoch"],
+            seeds=stored["seeds"],
+            keys=stored["keys"].view(torch.uint32),
+            params=ImageParameters(**params) if params else None,
+            done=None,
+            files=("",) * len(stored["slot"]),
+            number=number,
+            valid_flow_mask=stored.get("valid_flow_mask"),
+        )
+
+    @property
+    def batches(self) -> RecordedBatches:
+        """The batches as a map-style dataset, for a DataLoader with batch_size=None."""
+        return RecordedBatches(self)
+
     def verify(self) -> list[str]:
         """Read every byte, or make every batch again, and return what is wrong, one line each.
 
@@ -274,3 +327,25 @@ class Recording(Dataset[Pair]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
+
+
+class RecordedBatches(Dataset[Batch]):
+    """The batches of a recording; see `Recording.batches`."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        plan = self._recording.manifest.plan
+        return plan.stop - plan.first
+
+    def __getitem__(self, index: int) -> Batch:
+        """Read a batch.
+
+        Raises:
+            IndexError: There is no such batch.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"The recording has {len(self)} batches, there is no batch {index}.")
+        return self._recording.batch_at(self._recording.manifest.plan.first + index)

@@ -177,8 +177,12 @@ class ParticleRenderer:
         second = self._move(
             second._replace(y=first.y, x=first.x), seeds, moving=moving, field=field
         )
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+        if not self._on_cpu:
+            # Drawn where they are concatenated, and once.
+            both = lax.optimization_barrier(both)
         light = splat(
-            jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second),
+            both,
             shape=self._geometry.image_shape,
             radius=self._radius,
             brightest=brightest(self._config),
@@ -197,13 +201,16 @@ class ParticleRenderer:
     def _seed_all(
         self, pairs: tuple[UInt32[Array, "chunk k"], StageKeys, Drawn]
     ) -> tuple[Particles, Particles, Seeds]:
-        """Draw the particles of pairs, without repeating it in everything that uses a particle."""
+        """Draw the particles of pairs, and positions once for all that uses them."""
         seeded: tuple[Particles, Particles, Seeds]
         if self._on_cpu:
             # There XLA discards optimization barriers before it fuses, but keeps loops.
             seeded = lax.map(self._seed, pairs, batch_size=max(1, len(pairs[0]) // 2))
         else:
-            seeded = lax.optimization_barrier(jax.vmap(self._seed)(pairs))
+            first, second, seeds = jax.vmap(self._seed)(pairs)
+            # The motion needs positions before the rest.
+            y, x = lax.optimization_barrier((first.y, first.x))
+            seeded = first._replace(y=y, x=x), second, seeds
         return seeded
 
     def _seed(
