@@ -1,4 +1,4 @@
-"""Write a file atomically."""
+"""Write files that survive a crash."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     try:
         write(unfinished)
-        _sync(unfinished)
+        sync(unfinished)
         os.replace(unfinished, path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -135,15 +135,6 @@ def list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def printable(text: str) -> str:
     """Return the beginning of a text with what a terminal would act on escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:500])

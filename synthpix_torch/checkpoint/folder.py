@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from synthpix_torch.checkpoint.files import CorruptError, exists, read_bytes, sync
+from synthpix_torch.checkpoint.files import CorruptError, exists, read_bytes
 from synthpix_torch.checkpoint.lock import Lock
+from synthpix_torch.files import sync
 
 WORK = ".synthpix_torch"
 """The lock, steps being written or deleted, and the quarantine of corrupt steps."""

@@ -12,8 +12,8 @@ from synthpix_torch.checkpoint.files import (
     list_files,
     open_regular,
     read_bytes,
-    sync,
 )
+from synthpix_torch.files import sync
 
 CHECKSUMS = "checksums.sha256"
 
