@@ -17,11 +17,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from network import CorrelationNetwork
-from synthpix_torch.presets import Configuration, camera
 
 from synthpix_torch import Batch
 from synthpix_torch.lightning import ResumeCallback, SynthPixDataModule
 from synthpix_torch.metrics import end_point_errors
+from synthpix_torch.presets import Configuration, camera
 from synthpix_torch.torchmetrics import FlowFieldErrors
 
 # An earlier search counts less than a later one, as in RAFT.
