@@ -1,6 +1,7 @@
 """README and docs: their code runs, their links lead somewhere, the site builds."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ def test_the_readme_resumes_at_the_batch_that_it_names(folder: Path) -> None:
     run(ROOT / "README.md")
     state = torch.load(folder / "last.pt", weights_only=True)["data"]
     assert state["sampler"]["position"] == 101
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_the_notebook_trains_and_looks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert sum(names["errors"][-10:]) < 0.8 * sum(names["errors"][:10])
 
 
 def test_the_code_on_checkpoints_resumes_when_it_is_run_again(folder: Path) -> None:
