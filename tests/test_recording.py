@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,46 @@ def test_the_command_records_and_exports(
     with pytest.raises(SystemExit):
         main(["export", str(config), "5", str(tmp_path / "c")])
     assert "write FIRST:STOP" in capsys.readouterr().err
+
+
+RUN = """
+import sys
+from kinds import base
+from synthpix_torch import SynthPixDataset, record
+folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+dataset = SynthPixDataset(base(), rank=rank, world_size=world)
+dataset.batch_at(0)
+print("begins", flush=True)
+record(dataset, folder, range(400), shard_batches=2)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_repeat_and_lose_no_batch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    recorded, kills = tmp_path / "a", 0
+    while not (recorded / "manifest.json").exists():
+        world = 1 + kills % 2
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", RUN, str(recorded), str(rank), str(world)],
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+            for rank in range(world)
+        ]
+        for run in runs:
+            assert run.stdout is not None
+            run.stdout.readline()
+        if kills < 100:
+            time.sleep(float(rng.uniform(0, 0.05)))
+            for run in runs:
+                run.kill()
+            kills += 1
+        for run in runs:
+            run.communicate()
+    record(SynthPixDataset(base()), tmp_path / "b", range(400), shard_batches=2)
+    assert contents(recorded) == contents(tmp_path / "b")
+    assert kills > 20
