@@ -100,8 +100,8 @@ def main() -> None:
     """Train, or resume training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/piv"), help="for checkpoints")
-    parser.add_argument("--steps", type=int, default=2500, help="training steps in all")
-    parser.add_argument("--validate-every", type=int, default=250, help="training steps")
+    parser.add_argument("--steps", type=int, default=1400, help="training steps in all")
+    parser.add_argument("--validate-every", type=int, default=200, help="training steps")
     parser.add_argument("--precision", default="bf16-mixed", help="of Lightning's Trainer")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     options = parser.parse_args()
