@@ -11,7 +11,7 @@ from PIL import Image
 
 from synthpix_torch.config.keys import KEYS
 
-MOST_BYTES = 600_000
+MOST_BYTES = 700_000
 
 
 def test_every_picture_is_shown_and_together_they_are_small() -> None:
