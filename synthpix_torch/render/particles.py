@@ -51,7 +51,7 @@ CPU_WORKING_BYTES: Final = 16 * 2**20
 GPU_WORKING_BYTES: Final = 4 * 2**30
 """The same on any other device, which needs many pairs at once to be busy."""
 
-CPU_BLOCK: Final = 2048
+CPU_BLOCK: Final = 8192
 """Windows that a CPU computes at once: they stay in its cache."""
 
 CPU_LANES: Final = 8
