@@ -7,17 +7,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float
 
+from synthpix_torch.extra import required_by
 from synthpix_torch.metrics import angular_errors, end_point_errors, valid_pixels
 
-try:
+with required_by("FlowFieldErrors needs torchmetrics", "torchmetrics", extra="metrics"):
     from torchmetrics import Metric
-except ModuleNotFoundError as error:
-    if error.name != "torchmetrics":
-        raise
-    raise ModuleNotFoundError(
-        "FlowFieldErrors needs torchmetrics: pip install 'synthpix_torch[metrics]'.",
-        name="torchmetrics",
-    ) from error
 
 # Bins of the end-point error, equal in its logarithm: the median is exact to half a bin, 0.2 %.
 _SMALLEST, _LARGEST, _BINS_PER_E = 1e-5, 1e4, 256

@@ -11,23 +11,22 @@ from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader
 
-try:
-    import lightning.pytorch as pl
-    from lightning.fabric.utilities.data import sized_len
-    from lightning.pytorch.utilities.combined_loader import CombinedLoader
-except ModuleNotFoundError as error:
-    if error.name not in ("lightning", "lightning.pytorch"):
-        raise
-    raise ModuleNotFoundError(
-        "synthpix_torch.lightning needs Lightning: pip install 'synthpix_torch[lightning]'.",
-        name=error.name,
-    ) from error
-
 from synthpix_torch.batch import Batch
 from synthpix_torch.data.records import FlowFieldSource
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.extra import required_by
 from synthpix_torch.recording import Recording
 from synthpix_torch.stream.passes import Window
+
+with required_by(
+    "synthpix_torch.lightning needs Lightning",
+    "lightning",
+    "lightning.pytorch",
+    extra="lightning",
+):
+    import lightning.pytorch as pl
+    from lightning.fabric.utilities.data import sized_len
+    from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | SynthPixDataset | Recording
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-try:
-    import lightning.pytorch as pl
-except ModuleNotFoundError as error:
-    if error.name not in ("lightning", "lightning.pytorch"):
-        raise
-    raise ModuleNotFoundError(
-        "synthpix_torch.lightning needs Lightning: pip install 'synthpix_torch[lightning]'.",
-        name=error.name,
-    ) from error
-
 from synthpix_torch.collecting import Collector
+from synthpix_torch.extra import required_by
+
+with required_by(
+    "synthpix_torch.lightning needs Lightning",
+    "lightning",
+    "lightning.pytorch",
+    extra="lightning",
+):
+    import lightning.pytorch as pl
 
 
 class CollectorCallback(pl.Callback):

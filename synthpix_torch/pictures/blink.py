@@ -7,16 +7,11 @@ from typing import Final
 
 import numpy as np
 
-try:
-    from PIL import Image
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "PIL":
-        raise
-    raise ModuleNotFoundError(
-        "Blinking pictures need Pillow: pip install 'synthpix_torch[pictures]'.", name=error.name
-    ) from error
-
+from synthpix_torch.extra import required_by
 from synthpix_torch.pictures.views import Pair, white_level
+
+with required_by("Blinking pictures need Pillow", "PIL", "PIL.Image", extra="pictures"):
+    from PIL import Image
 
 SMALLEST: Final = 320
 """Smaller images are enlarged by whole factors up to this height or width in pixels."""

@@ -7,17 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 
-try:
-    from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "matplotlib":
-        raise
-    raise ModuleNotFoundError(
-        "Pictures need matplotlib: pip install 'synthpix_torch[pictures]'.", name=error.name
-    ) from error
-
+from synthpix_torch.extra import required_by
 from synthpix_torch.pictures.colours import colour_flow_field, colour_wheel
 from synthpix_torch.pictures.views import Pair, largest_displacement, white_level
+
+_MATPLOTLIB: Final = ("matplotlib", "matplotlib.figure")
+with required_by("Pictures need matplotlib", *_MATPLOTLIB, extra="pictures"):
+    from matplotlib.figure import Figure
 
 DETAIL: Final = 64
 """Height and width in pixels of the detail that shows both images."""
