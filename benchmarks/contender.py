@@ -30,10 +30,10 @@ def theirs(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
     return begin
 
 
-def ours(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
+def ours(config: dict[str, Any], **arguments: Any) -> Callable[[], Iterator[Any]]:
     from synthpix_torch import SynthPixDataset
 
-    dataset = SynthPixDataset(config)
+    dataset = SynthPixDataset(config, **arguments)
 
     def begin() -> Iterator[Any]:
         with dataset:

@@ -12,29 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 
-from benchmarks.pipelines import kinematic, sampler
+from benchmarks.contender import ours, theirs
+from benchmarks.pipelines import kinematic
 from benchmarks.report import command_line, interleaved, ratio, spread, table, write
-from synthpix_torch import SynthPixDataset
 from synthpix_torch.interop.device import choose_device
 
 BATCHES = 8
-
-
-def theirs(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
-    source = sampler(config)
-
-    def begin() -> Iterator[Any]:
-        source.reset()
-        for batch in source:
-            jax.block_until_ready((batch.images1, batch.images2))
-            yield batch
-        source.shutdown()
-
-    return begin
 
 
 def naive(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
@@ -44,16 +30,6 @@ def naive(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
         for batch in begin_theirs():
             arrays = (batch.images1, batch.images2, batch.flow_fields)
             yield [torch.from_numpy(np.array(array)) for array in arrays]
-
-    return begin
-
-
-def ours(config: dict[str, Any], renderer: str = "particles") -> Callable[[], Iterator[Any]]:
-    dataset = SynthPixDataset(config, renderer=renderer)
-
-    def begin() -> Iterator[Any]:
-        with dataset:
-            yield from dataset
 
     return begin
 
@@ -89,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         contestants = {
             "synthpix": theirs(config),
             "synthpix, copied into torch": naive(config),
-            'ours, renderer="synthpix"': ours(config, "synthpix"),
+            'ours, renderer="synthpix"': ours(config, renderer="synthpix"),
             "ours": ours(config),
             "ours, fields on the device": ours(on_device),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -82,6 +83,34 @@ class Arguments(NamedTuple):
         return {name: getattr(self, name) for name in _OF_THE_STREAM} | {
             "image_dtype": IMAGE_DTYPES[self.image_dtype]
         }
+
+
+def rebuilding(
+    recipe: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any] | None,
+    arguments: Mapping[str, Any],
+    place: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configuration and the keyword arguments that build a stored dataset again.
+
+    Args:
+        recipe: `SynthPixDataset.recipe`.
+        config: Keys of the configuration to change.
+        arguments: Arguments to change.
+        place: What the recipe was stored in, for the error.
+
+    Raises:
+        ValueError: The arguments are not those of a recipe, or the dataset had a source of its own
+            and none is given.
+    """
+    options = {**from_recipe(recipe["arguments"]), **arguments}
+    if recipe["source"] is not None and options.get("source") is None:
+        raise ValueError(
+            f"The dataset was saved with a source of its own ({recipe['source']}), which is "
+            f"not in the {place}: pass source."
+        )
+    return {**recipe["config"], **(config or {})}, options
 
 
 def from_recipe(recipe: Any) -> dict[str, Any]:

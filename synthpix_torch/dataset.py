@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch.utils.data import IterableDataset
 
-from synthpix_torch.arguments import Arguments, from_recipe
+from synthpix_torch.arguments import Arguments, rebuilding
 from synthpix_torch.batch import AnyBatch
 from synthpix_torch.checkpoint.load import load_newest, read_recipe
 from synthpix_torch.config.reading import read_config
@@ -155,13 +155,8 @@ class SynthPixDataset(Resumable, IterableDataset[Any]):
             StateMismatchError: A change makes another stream.
         """
         recipe, state = read_recipe(folder, step=step, name=name)
-        options = from_recipe(recipe["arguments"]) | arguments
-        if recipe["source"] is not None and options.get("source") is None:
-            raise ValueError(
-                f"The dataset was saved with a source of its own ({recipe['source']}), which is "
-                "not in the checkpoint: pass source."
-            )
-        dataset = cls({**recipe["config"], **(config or {})}, **options)
+        keys, options = rebuilding(recipe, config=config, arguments=arguments, place="checkpoint")
+        dataset = cls(keys, **options)
         dataset.load_state_dict(state)
         return dataset
 

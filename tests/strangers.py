@@ -47,7 +47,7 @@ def snapshot(folder: Path) -> dict[str, Any]:
 
 
 class Targets:
-    """What a program registers, loads and lists."""
+    """The objects that a program registers, loads and lists."""
 
     def __init__(self) -> None:
         self.dataset = SynthPixDataset(base(**few))

@@ -41,7 +41,7 @@ def seen() -> Seen:
 
 
 def peaks(images: np.ndarray) -> np.ndarray:
-    """Where images (n, h, w) have a particle, as rows (image, y, x)."""
+    """Return the places of particles in images (n, h, w), as rows (image, y, x)."""
     maxima = images == maximum_filter(images, size=(1, 3, 3))
     return np.argwhere(maxima & (images > SURE))
 

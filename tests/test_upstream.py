@@ -1,4 +1,4 @@
-"""What this package relies on in others: a test here fails when one of them changes it.
+"""Check what this package relies on in others: a test fails when one of them changes it.
 
 A failure after an upgrade is a task: follow the message, then adapt the test.
 """
@@ -51,7 +51,7 @@ def keys_read(path: Path) -> Iterator[str]:
 
 
 def test_synthpix_reads_the_keys_that_we_know() -> None:
-    """Where it fails: add a row to config/*_keys.py for a new key, or drop one that is gone."""
+    """If this fails, add a row to config/*_keys.py for a new key, or drop one that is gone."""
     modules = Path(synthpix.__file__).parent.rglob("*.py")
     read = {key for path in modules for key in keys_read(path)}
     assert sorted(read) == sorted([*SYNTHPIX_KEYS, *ONLY_IN_SYNTHPIX])
@@ -59,7 +59,7 @@ def test_synthpix_reads_the_keys_that_we_know() -> None:
 
 
 def test_torchs_data_loader_has_no_state() -> None:
-    """Where it fails: a DataLoader around a dataset may now be resumed twice.
+    """If this fails, a DataLoader around a dataset may now be resumed twice.
 
     Check what it saves of an iterable dataset, then `integrations/trainer_warnings.py`,
     docs/trainers.md and the rows of tests/matrix.py with a DataLoader.

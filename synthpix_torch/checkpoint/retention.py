@@ -1,4 +1,4 @@
-"""Which steps of a folder are kept, and which is the best."""
+"""Choose the steps of a folder to keep, and the best one."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import torch
 from synthpix_torch.batch import AnyBatch
 from synthpix_torch.checkpoint.checkpointer import Checkpointer
 from synthpix_torch.dataset import SynthPixDataset
+from synthpix_torch.recording.batches import hash_tensor
 
 
 class Digest(NamedTuple):
@@ -29,7 +30,7 @@ class Digest(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a process does.
+    """The work of a process.
 
     Attributes:
         arguments: Keyword arguments of the dataset beside `rank` and `world_size`.
@@ -118,8 +119,7 @@ def _digest_fields(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tupl
             continue
         content = hashlib.sha256()
         if isinstance(value, torch.Tensor):
-            content.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-            content.update(value.cpu().numpy().tobytes())
+            hash_tensor(content, value)
         else:
             content.update(json.dumps(value).encode())
         yield prefix + name, content.hexdigest()[:16]

@@ -20,7 +20,7 @@ _ARRAYS: Final = (".npz",)
 
 
 class Caption(NamedTuple):
-    """What a figure says beside the batch.
+    """The text of a figure beside the batch.
 
     Attributes:
         title: Title of the figure.

@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether all batches came, in their order, and no bit differs."""
+        """True if all batches came, in their order, and no bit differs."""
         return self.delivered == self.expected and not self.differences
 
 

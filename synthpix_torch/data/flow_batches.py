@@ -86,7 +86,7 @@ class Flows:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """What was found odd about the records so far, one remark for each kind."""
+        """The remarks on odd records so far, one for each kind."""
         return self._records.remarks
 
     @property

@@ -1,4 +1,4 @@
-"""What a dataset holds, measured, and what about it is suspicious."""
+"""Measure the content of a dataset, and name what is suspicious."""
 
 from synthpix_torch.describe.describe import describe
 from synthpix_torch.describe.report import Report

@@ -9,7 +9,7 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a dataset holds, measured on some batches; `str()` is readable.
+    """The content of a dataset, measured on some batches; `str()` is readable.
 
     Shapes, areas and spacings are (y, x). Grey levels are of 255, whatever the range of the images.
 

@@ -1,4 +1,4 @@
-"""What is suspicious about measured images and flow fields.
+"""Name what is suspicious about measured images and flow fields.
 
 Settings and single records have rules of their own: `config.plausibility`, `data.plausibility`.
 """

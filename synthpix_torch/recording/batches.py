@@ -47,10 +47,15 @@ def digest(batch: Batch) -> str:
     total = hashlib.sha256()
     for tensor in (batch.images, batch.flow_fields, batch.mask, batch.valid_flow_mask):
         if tensor is not None:
-            array = tensor.detach().cpu().contiguous()
-            total.update(f"{array.dtype}{tuple(array.shape)}".encode())
-            total.update(array.flatten().view(torch.uint8).numpy().data)
+            hash_tensor(total, tensor)
     return total.hexdigest()[:32]
+
+
+def hash_tensor(total: hashlib._Hash, tensor: torch.Tensor) -> None:
+    """Add dtype, shape and bytes of a tensor to a hash."""
+    array = tensor.detach().cpu().contiguous()
+    total.update(f"{array.dtype}{tuple(array.shape)}".encode())
+    total.update(array.flatten().view(torch.uint8).numpy().data)
 
 
 def encode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:

@@ -12,10 +12,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import torch
 
+from synthpix_torch.data.formats.flo import write_flow
 from synthpix_torch.extra import import_extra
 from synthpix_torch.recording.manifest import Manifest
-
-_FLO_MAGIC: Final = np.float32(202021.25)
 
 
 class Pairs(Protocol):
@@ -90,11 +89,7 @@ def _write_flo(pairs: Pairs, manifest: Manifest, folder: Path) -> None:
         levels = (pair.images.float() * factor).round().clamp(0, 65535).numpy().astype(np.uint16)
         for which, image in enumerate(levels, 1):
             tifffile.imwrite(folder / f"{name}_img{which}.tif", image)
-        flow = pair.flow_fields.permute(1, 2, 0).contiguous().numpy().astype("<f4")
-        with (folder / f"{name}_flow.flo").open("wb") as file:
-            file.write(_FLO_MAGIC.astype("<f4").tobytes())
-            file.write(np.array(flow.shape[1::-1], dtype="<i4").tobytes())
-            file.write(flow.tobytes())
+        write_flow(folder / f"{name}_flow.flo", pair.flow_fields.permute(1, 2, 0).numpy())
 
 
 def _write_npz(pairs: Pairs, manifest: Manifest, folder: Path) -> None:

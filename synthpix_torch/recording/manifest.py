@@ -40,7 +40,7 @@ class Shard(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a recording will hold, fixed before its first batch is made.
+    """The content of a recording, fixed before its first batch is made.
 
     Attributes:
         data: Whether the pairs are stored, or only the digests of their batches.

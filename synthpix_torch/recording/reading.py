@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch.utils.data import Dataset, Subset
 
-from synthpix_torch.arguments import from_recipe
+from synthpix_torch.arguments import rebuilding
 from synthpix_torch.batch import Batch, ImageParameters
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.extra import import_extra
@@ -95,6 +95,7 @@ class Recording(Dataset[Pair]):
         # Index of the first pair after each batch.
         self._ends = list(accumulate(counts))
         self._ends_of_shards = list(accumulate(sum(shard.pairs) for shard in self.manifest.shards))
+        self._digests = [one for shard in self.manifest.shards for one in shard.digests or ()]
         self._kept: OrderedDict[Any, Any] = OrderedDict()
         self._dataset: SynthPixDataset | None = None
         if plan.data:
@@ -114,14 +115,10 @@ class Recording(Dataset[Pair]):
 
     def _build(self, config: Mapping[str, Any], arguments: dict[str, Any]) -> SynthPixDataset:
         plan = self.manifest.plan
-        recipe = plan.recipe
-        if recipe["source"] is not None and arguments.get("source") is None:
-            raise ValueError(
-                f"The recording was made with a source of its own ({recipe['source']}): pass "
-                "source."
-            )
-        options = from_recipe(recipe["arguments"]) | arguments
-        dataset = SynthPixDataset({**recipe["config"], **config}, **options)
+        keys, options = rebuilding(
+            plan.recipe, config=config, arguments=arguments, place="recording"
+        )
+        dataset = SynthPixDataset(keys, **options)
         found = dataset.state_dict()["fingerprint"]
         if found != plan.fingerprint:
             changed = sorted(set(found.split("|")) ^ set(plan.fingerprint.split("|")))
@@ -214,10 +211,6 @@ class Recording(Dataset[Pair]):
         if digest(batch) != self._digests[number - self.manifest.plan.first]:
             raise RecordingError(f"{self._difference(number)}.")
         return batch
-
-    @property
-    def _digests(self) -> list[str]:
-        return [digest for shard in self.manifest.shards for digest in shard.digests or ()]
 
     def _difference(self, number: int) -> str:
         assert self._dataset is not None

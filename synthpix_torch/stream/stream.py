@@ -119,7 +119,7 @@ class Stream:
 
     @property
     def summary(self) -> str:
-        """What the stream consists of, in a line."""
+        """The content of the stream in a line."""
         config = self.config
         height, width = config.image_shape
         kind = "recorded" if config.include_images else self.description.values["renderer"]

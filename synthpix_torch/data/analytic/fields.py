@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +9,17 @@ from jaxtyping import Array, Float, Int
 
 from synthpix_torch.data.analytic.flows import Parameters
 from synthpix_torch.data.analytic.settings import DOMAIN, AnalyticSettings
+from synthpix_torch.data.fields import GeneratedFields
 from synthpix_torch.data.kinematic import KinematicFields, kinematic_fields
 from synthpix_torch.draws import uniform
 
 _PARAMETERS = len(Parameters._fields)
 
 
-class AnalyticFields:
-    """Random access to the fields of an analytic flow.
+class AnalyticFields(GeneratedFields[AnalyticSettings]):
+    """Random access to the fields of an analytic flow."""
 
-    Field i depends on the settings and i alone, and is the same in every process and thread.
-    """
+    kind = "analytic"
 
     def __init__(self, num_examples: int, settings: AnalyticSettings) -> None:
         """Describe the fields; none is generated before it is read.
@@ -30,41 +28,24 @@ class AnalyticFields:
             num_examples: Number of fields.
             settings: Their distribution.
         """
-        self._num_examples = num_examples
-        self._settings = settings
+        super().__init__(num_examples, settings)
         self._noise = KinematicFields(num_examples, settings.grid)
 
-    def __len__(self) -> int:
-        """Return the number of fields."""
-        return self._num_examples
+    @property
+    def scheme(self) -> str:
+        """The name of the flow."""
+        return self.settings.flow
 
-    def __repr__(self) -> str:
-        """Represent the number of fields and every setting."""
-        return f"{type(self).__name__}({self._num_examples}, {self._settings})"
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Generate a field.
-
-        Args:
-            index: Number of the record.
-
-        Returns:
-            `flow_fields`: velocities (x, y) in length units per second, float32 of shape
-            (height, width, 2); `file`: a name of the record.
-
-        Raises:
-            IndexError: There is no such record.
-        """
-        settings = self._settings
-        if not 0 <= index < self._num_examples:
-            raise IndexError(f"There are {self._num_examples} analytic fields, not {index + 1}.")
+    def generate(self, index: int) -> Float[np.ndarray, "height width 2"]:
+        """Generate the field of a record that exists."""
+        settings = self.settings
         sequence = np.random.SeedSequence(settings.grid.seed, spawn_key=(DOMAIN, index))
         numbers = np.random.default_rng(sequence).random(_PARAMETERS)
-        field = settings.displacements(numbers, np) * settings.grid.pixel_velocity
-        field = field.astype(np.float32)
+        displacements = settings.displacements(numbers, np) * settings.grid.pixel_velocity
+        field: Float[np.ndarray, "height width 2"] = displacements.astype(np.float32)
         if settings.closed_form.noise:
-            field += self._noise[index]["flow_fields"]
-        return {"flow_fields": field, "file": f"{settings.flow}://{index}"}
+            field += self._noise.generate(index)
+        return field
 
 
 def analytic_fields(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -62,7 +63,7 @@ class FloFields(FileDataSource):  # type: ignore[misc]
 
     @property
     def include_images(self) -> bool:
-        """Whether records have images."""
+        """True if records have images."""
         return self._images
 
     def load_file(self, file_path: str) -> dict[str, Any]:
@@ -87,6 +88,13 @@ class FloFields(FileDataSource):  # type: ignore[misc]
 
 FLO = Format("*.flo", lambda paths, config, exact: FloFields(paths, config), holds_images=True)
 """Displacements (u, v) in pixels per frame at each pixel."""
+
+
+def write_flow(path: Path, field: Float[np.ndarray, "h w 2"]) -> None:
+    """Write a flow field as a .flo file."""
+    height, width, _ = field.shape
+    header = _MAGIC + struct.pack("<ii", width, height)
+    path.write_bytes(header + np.ascontiguousarray(field, "<f4").tobytes())
 
 
 def _read_flow(path: str) -> Float[np.ndarray, "h w 2"]:

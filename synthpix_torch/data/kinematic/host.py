@@ -3,58 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+from jaxtyping import Float
 
+from synthpix_torch.data.fields import GeneratedFields
 from synthpix_torch.data.kinematic.settings import DOMAIN, NARROWEST, REACH, KinematicSettings
 
 
-class KinematicFields:
+class KinematicFields(GeneratedFields[KinematicSettings]):
     """Random access to homogeneous kinematic flow fields.
 
-    Field i depends on the settings and i alone, and is the same in every process and thread:
-    no BLAS and no shared state are involved. The smoothing releases the GIL.
+    No BLAS and no shared state are involved. The smoothing releases the GIL.
     """
 
-    def __init__(self, num_examples: int, settings: KinematicSettings) -> None:
-        """Describe the fields; none is generated before it is read.
+    kind = "kinematic"
 
-        Args:
-            num_examples: Number of fields.
-            settings: Their distribution.
-        """
-        self._num_examples = num_examples
-        self._settings = settings
+    @property
+    def scheme(self) -> str:
+        """The name of the generator."""
+        return "kinematic"
 
-    def __len__(self) -> int:
-        """Return the number of fields."""
-        return self._num_examples
-
-    def __repr__(self) -> str:
-        """Represent the number of fields and every setting."""
-        return f"{type(self).__name__}({self._num_examples}, {self._settings})"
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Generate a field.
-
-        Args:
-            index: Number of the record.
-
-        Returns:
-            `flow_fields`: velocities (x, y) in length units per second, float32 of shape
-            (height, width, 2); `file`: a name of the record.
-
-        Raises:
-            IndexError: There is no such record.
-        """
-        if not 0 <= index < self._num_examples:
-            raise IndexError(f"There are {self._num_examples} kinematic fields, not {index + 1}.")
-        sequence = np.random.SeedSequence(self._settings.seed, spawn_key=(DOMAIN, index))
-        field = _field(self._settings, np.random.default_rng(sequence))
-        return {"flow_fields": field, "file": f"kinematic://{index}"}
+    def generate(self, index: int) -> Float[np.ndarray, "height width 2"]:
+        """Generate the field of a record that exists."""
+        sequence = np.random.SeedSequence(self.settings.seed, spawn_key=(DOMAIN, index))
+        return _field(self.settings, np.random.default_rng(sequence))
 
 
 def _field(settings: KinematicSettings, rng: np.random.Generator) -> npt.NDArray[np.float32]:
