@@ -42,7 +42,7 @@ def training_images(**changes: Any) -> Configuration:
         "max_displacement": 8.0,
         "noise": 5.0,
         "lost_pairs": 0.08,
-        "batch_size": 16,
+        "batch_size": 8,
         "seed": 0,
     }
     return camera(**{**facts, **changes})
@@ -100,7 +100,7 @@ def main() -> None:
     """Train, or resume training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/piv"), help="for checkpoints")
-    parser.add_argument("--steps", type=int, default=1400, help="training steps in all")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps in all")
     parser.add_argument("--validate-every", type=int, default=200, help="training steps")
     parser.add_argument("--precision", default="bf16-mixed", help="of Lightning's Trainer")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
@@ -121,7 +121,7 @@ def main() -> None:
             ModelCheckpoint(options.folder, every_n_train_steps=100, save_last=True),
         ],
     )
-    data = SynthPixDataModule(training_images(), val=training_images(seed=1), val_batches=8)
+    data = SynthPixDataModule(training_images(), val=training_images(seed=1), val_batches=16)
     trainer.fit(Module(options.steps), data, ckpt_path="last" if options.resume else None)
 
 

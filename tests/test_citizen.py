@@ -195,7 +195,9 @@ def test_dataloader_workers_are_refused_and_the_error_says_num_workers_0(
             if {method!r} == "spawn":
                 next(iter(dataset))
                 dataset.close()
-            for data in (dataset, dataset.window(0, 4), Looks(dataset)):
+            wrapped = dataset.window(0, 4), Looks(dataset)
+            # A spawned worker takes seconds to start.
+            for data in (dataset, *(wrapped if {method!r} == "fork" else ())):
                 loader = DataLoader(
                     data, batch_size=None, num_workers=1, multiprocessing_context={method!r}
                 )
@@ -208,7 +210,7 @@ def test_dataloader_workers_are_refused_and_the_error_says_num_workers_0(
         tmp_path,
         timeout=120,
     )
-    assert done.stdout == "refused\n" * 3, done.stderr
+    assert done.stdout == "refused\n" * (3 if method == "fork" else 1), done.stderr
 
 
 def test_the_end_of_a_program_drops_queued_reads_and_ends_daemon_threads_silently(
