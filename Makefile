@@ -17,8 +17,9 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 
+# A third worker computes while the tests of the others wait for processes that they started.
 tests: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 long: .venv/installed
 	$(BIN)/python -m pytest -m long

@@ -1,6 +1,9 @@
 """A killed and resumed training has the batches, losses and weights of an uninterrupted one."""
 
 import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,18 @@ def test_the_examples_are_short() -> None:
     for path in EXAMPLES.glob("train_*.py"):
         assert len(path.read_text().splitlines()) < 140, path
         assert "--resume" in path.read_text(), path
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_network_has_smaller_errors_than_openpiv_after_300_steps(tmp_path: Path) -> None:
+    train = [EXAMPLES / "train_piv.py", f"--folder={tmp_path}", "--steps=300"]
+    subprocess.run([sys.executable, *train], check=True)
+    command = [sys.executable, EXAMPLES / "evaluate_piv.py", tmp_path, "--pairs=16"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for name in ("kinematic", "Lamb-Oseen vortex", "Rankine vortex"):
+        found = re.search(rf"^{name} +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.M)
+        assert found is not None, printed
+        median, mean, their_median, their_mean = map(float, found.groups())
+        assert median < their_median
+        assert mean < their_mean
