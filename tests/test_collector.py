@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from synthpix_torch import Checkpointer
+from synthpix_torch import Checkpointer, CheckpointError
 from synthpix_torch.collecting import (
     Collector,
     CollectorError,
-    collector,
+    chain,
     dict_to_tree,
     register_node,
+    segments,
     tree_keys,
     tree_to_dict,
 )
@@ -125,6 +127,21 @@ def test_memory_and_disk_hold_the_same_rows(tmp_path: Path) -> None:
         assert list(file["sample"]) == ["bias", "weight"]
 
 
+def test_every_dtype_keeps_its_values(tmp_path: Path) -> None:
+    kinds = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
+    kinds += ["float16", "float32", "float64"]
+    leaves = {kind: np.array([0, 1, 3]).astype(kind) for kind in kinds}
+    found = Collector(tmp_path)
+    found.collect({**leaves, "brain": torch.tensor([1.5]).bfloat16(), "swapped": np.ones(2, ">f4")})
+    found.finalize()
+    stored = rows(found.finished()["0"])
+    for kind in kinds:
+        assert stored[kind].dtype == kind
+        assert np.array_equal(stored[kind], leaves[kind][None])
+    assert stored["brain"].tolist() == [[1.5]]
+    assert stored["swapped"].tolist() == [[1, 1]]
+
+
 def test_a_row_is_a_snapshot() -> None:
     found, weight = Collector(), torch.zeros(3)
     found.collect(weight)
@@ -133,16 +150,17 @@ def test_a_row_is_a_snapshot() -> None:
     assert found.finished()["0"].tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
-@pytest.mark.parametrize("segment_bytes", [1, 100, 2**20])
+@pytest.mark.parametrize("block_bytes", [1, 100, 2**20])
 def test_rows_beyond_a_restored_checkpoint_are_replaced(
-    segment_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "_SEGMENT_BYTES", segment_bytes)
+    monkeypatch.setattr(chain, "BLOCK_BYTES", block_bytes)
     first = collected(tmp_path, range(4))
     state = first.state_dict()
     for step in (100, 101, 102):
         first.collect(tree(step))
     first.state_dict()
+    first.flush()
     del first
     restored = collected(tmp_path, range(4, 9), state)
     restored.finalize()
@@ -176,6 +194,60 @@ def test_a_checkpointer_restores_rows_and_weights_together(tmp_path: Path) -> No
     assert_equal(rows(found.finished()["0"]), undisturbed(8))
 
 
+def test_a_step_is_complete_after_its_rows_and_training_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, free, write = Collector(tmp_path / "rows"), threading.Event(), segments.write_segment
+
+    def slow(*arguments: Any) -> None:
+        assert free.wait(60)
+        write(*arguments)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Checkpointer(tmp_path / "steps") as checkpoints:
+        checkpoints.register(rows=found)
+        with monkeypatch.context() as patch:
+            patch.setattr(segments, "write_segment", slow)
+            found.collect(tree(0))
+            checkpoints.save(1)
+            found.collect(tree(1))
+            assert checkpoints.steps() == []
+            free.set()
+            checkpoints.wait()
+        assert checkpoints.steps() == [1]
+        with monkeypatch.context() as patch:
+            patch.setattr(segments, "write_segment", full)
+            checkpoints.save(2)
+            with pytest.raises(CheckpointError, match=r"Step 2 .* Rows 1 to 1 .* No space left"):
+                checkpoints.wait()
+        assert checkpoints.steps() == [1]
+        checkpoints.save(3)
+    found.finalize()
+    assert_equal(rows(found.finished()["0"]), undisturbed(2))
+
+
+def test_an_error_that_was_raised_before_does_not_make_a_state_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = collected(tmp_path, range(2))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "write_segment", full)
+        state = found.state_dict()
+        with pytest.raises(CollectorError, match="No space left"):
+            found.finished()
+    with pytest.raises(CollectorError, match=r"Rows 0 to 1 .* are not on disk.*save the state"):
+        found.flush()
+    assert found.state_dict() == state
+    found.flush()
+    assert [segment.stop for segment in segments.list_segments(tmp_path / "0")] == [2]
+
+
 def test_rows_of_another_run_are_kept_aside(tmp_path: Path) -> None:
     first = collected(tmp_path, range(3))
     first.finalize()
@@ -190,8 +262,10 @@ def test_rows_of_another_run_are_kept_aside(tmp_path: Path) -> None:
 def test_two_processes_do_not_collect_in_one_folder(tmp_path: Path) -> None:
     first, second = collected(tmp_path, range(3)), collected(tmp_path, range(2))
     state = first.state_dict()
+    first.flush()
+    second.state_dict()
     with pytest.raises(CollectorError, match="another process collects in"):
-        second.state_dict()
+        second.flush()
     assert first.state_dict() == state
 
 
@@ -203,8 +277,9 @@ def test_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
+        found.state_dict()
         with pytest.raises(CollectorError, match=r"Rows 0 to 2 .* No space left .* kept in memory"):
-            found.state_dict()
+            found.flush()
     found.collect(tree(3))
     found.finalize()
     assert_equal(rows(found.finished()["0"]), undisturbed(4))
@@ -214,6 +289,7 @@ def test_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("leaf", "message"),
     [
         (np.array([object()]), "has dtype object"),
+        (np.zeros(2, np.longdouble), "has dtype"),
         (torch.zeros(2, dtype=torch.complex64), "is complex: collect its real and imaginary"),
         ("text", "is a str, a Collector stores numbers"),
     ],
@@ -234,6 +310,7 @@ def test_a_changed_tree_is_refused_also_after_a_restore(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         found.collect({"x": torch.zeros(3)})
     state = found.state_dict()
+    found.flush()
     again = Collector(tmp_path)
     again.load_state_dict(state)
     with pytest.raises(ValueError, match=message):

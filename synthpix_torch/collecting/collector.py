@@ -10,15 +10,16 @@ import re
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from synthpix_torch.checks import check_integer
 from synthpix_torch.collecting import segments
-from synthpix_torch.collecting.rows import Layout, Row, check_layout, snapshot, stack
-from synthpix_torch.collecting.trees import dict_to_tree, tree_to_dict
+from synthpix_torch.collecting.chain import Chain
+from synthpix_torch.collecting.rows import view
+from synthpix_torch.collecting.trees import tree_to_dict
 from synthpix_torch.extra import import_extra
 from synthpix_torch.files import write_atomically
 from synthpix_torch.stream.ranks import Ranks
@@ -27,34 +28,12 @@ logger = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 _CHAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_SEGMENT_BYTES: Final = 32 * 2**20
-# Segments that wait to be written; then `collect` waits too, which bounds the memory.
+# Writes that wait for the disk; then `collect` waits too, which bounds the memory.
 _WAITING: Final = 2
 
 
 class CollectorError(RuntimeError):
     """Rows could not be written or read, or do not reach the position of a checkpoint."""
-
-
-class _Chain:
-    """The rows of one chain that are not in a written segment, and how many there are."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.like: Any = None
-        self.layout: Layout | None = None
-        # Number of rows in complete segments, and the rows after them.
-        self.stored = 0
-        self.open: list[Row] = []
-        self.bytes = 0
-        # Whether what lies beyond `stored` on disk was dealt with.
-        self.loaded = False
-        self.clean = False
-
-    def tree(self) -> Any:
-        """Return the open rows as one tree; as a dict by path if no tree was collected yet."""
-        leaves = stack(self.open)
-        return leaves if self.like is None else dict_to_tree(leaves, self.like)
 
 
 class Collector:
@@ -101,11 +80,13 @@ class Collector:
             import_extra("h5py")
         self.every = every
         self.about = json.loads(json.dumps(dict(about or {})))
-        self._chains: dict[str, _Chain] = {}
+        self._chains: dict[str, Chain] = {}
         self._writer: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
         self._lock = threading.RLock()
         self._held: int | None = None
+        # Rows by chain that the last state counts.
+        self._counted: dict[str, int] = {}
 
     # Collecting --------------------------------------------------------------------------------
 
@@ -125,16 +106,15 @@ class Collector:
         """
         with self._lock:
             self._raise_errors()
-            there = self._chain(chain)
+            there, is_full = self._chain(chain), False
             if there.calls % self.every == 0 and Ranks().rank == 0:
-                row = {path: snapshot(path, leaf) for path, leaf in tree_to_dict(tree).items()}
-                there.layout = check_layout(chain, there.layout, row)
-                there.like = tree
-                there.open.append(row)
-                there.bytes += sum(tensor.nbytes for tensor in row.values())
+                row = {path: view(path, leaf) for path, leaf in tree_to_dict(tree).items()}
+                is_full = there.add(chain, row)
+                if self.folder is None:
+                    there.like = tree
             there.calls += 1
-            if self.folder is not None and there.bytes >= _SEGMENT_BYTES:
-                self._submit(chain)
+            if is_full:
+                self._submit([chain])
 
     def rows(self, chain: str = "0") -> int:
         """Return the number of rows of a chain so far."""
@@ -143,23 +123,41 @@ class Collector:
     # Checkpoints -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of each chain, once all rows up to it are on disk.
+        """Return the position of each chain, and begin to write all rows up to it.
 
-        Without a folder, the state holds the rows too.
+        The state is valid once `flush` has returned; a `Checkpointer` calls it. Without a folder,
+        the state holds the rows too.
 
         Raises:
-            CollectorError: Rows could not be written.
+            CollectorError: Earlier rows could not be written.
         """
         with self._lock:
             state: dict[str, Any] = {"format": FORMAT, "every": self.every}
             state["calls"] = {name: chain.calls for name, chain in self._chains.items()}
             if self.folder is None:
-                state["rows"] = {
-                    name: stack(chain.open) for name, chain in self._chains.items() if chain.open
-                }
-            else:
-                self._flush()
+                rows = {name: chain.leaves() for name, chain in self._chains.items()}
+                state["rows"] = {name: leaves for name, leaves in rows.items() if leaves}
+            elif Ranks().rank == 0:
+                self._submit(self._chains)
+                self._counted = {name: self.rows(name) for name in self._chains}
             return state
+
+    def flush(self) -> None:
+        """Wait until the rows that the last `state_dict` counted are on disk.
+
+        Raises:
+            CollectorError: They could not be written.
+        """
+        self._wait()
+        with self._lock:
+            self._raise_errors()
+            for name, rows in self._counted.items():
+                stored = self._chains[name].stored
+                if stored < rows:
+                    raise CollectorError(
+                        f"Rows {stored} to {rows - 1} of chain {name!r} are not on disk, because "
+                        "an earlier write failed: save the state again."
+                    )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue each chain from its position in a checkpoint.
@@ -178,27 +176,18 @@ class Collector:
                     f"The state was saved with every={state_dict['every']}, this Collector has "
                     f"every={self.every}: use the saved value."
                 )
-            chains: dict[str, _Chain] = {}
+            self._wait()
+            chains: dict[str, Chain] = {}
             for name, calls in state_dict["calls"].items():
-                chain = chains[name] = _Chain()
-                chain.calls, chain.loaded = calls, True
+                chain = chains[name] = Chain(calls=calls, loaded=True)
                 rows = -(-calls // self.every)
                 if self.folder is None:
-                    stacked = state_dict["rows"].get(name, {})
-                    chain.layout = {
-                        path: (tuple(values.shape[1:]), values.dtype)
-                        for path, values in stacked.items()
-                    } or None
-                    chain.open = [
-                        {path: values[row].clone() for path, values in stacked.items()}
-                        for row in range(rows)
-                    ]
+                    chain.load(name, state_dict["rows"].get(name, {}), rows)
                 elif rows and Ranks().rank == 0:
                     chain.layout = segments.read_layout(self._last_segment(name, rows))
                     chain.stored = rows
-            self._wait()
             self._pending.clear()
-            self._chains = chains
+            self._chains, self._counted = chains, {}
 
     def _last_segment(self, name: str, rows: int) -> segments.Segment:
         folder = self._rows_folder(name)
@@ -224,8 +213,9 @@ class Collector:
             self._raise_errors()
             if self.folder is None or Ranks().rank != 0:
                 return
-            for name in self._names(chain):
-                self._submit(name)
+            names = self._names(chain)
+            self._submit(names)
+            for name in names:
                 self._enqueue(self._write_hdf5, name, self.rows(name))
 
     def finished(self, chain: str | None = None) -> dict[str, Any]:
@@ -256,6 +246,9 @@ class Collector:
     def _write_hdf5(self, name: str, rows: int) -> None:
         assert self.folder is not None
         h5py, folder = import_extra("h5py"), self._rows_folder(name)
+        if self._chains[name].stored < rows:
+            # The error of the write is raised.
+            return
 
         def write(path: Path) -> None:
             with h5py.File(path, "w") as file:
@@ -263,10 +256,11 @@ class Collector:
                     file.attrs[key] = value if isinstance(value, str) else json.dumps(value)
                 first = 0
                 for part in segments.read_segments(folder, rows):
-                    arrays = {leaf or "value": values.numpy() for leaf, values in part.items()}
-                    for leaf, array in arrays.items():
+                    for leaf, array in part.items():
                         shape = (rows, *array.shape[1:])
-                        stored = file.require_dataset(leaf, shape, array.dtype, exact=True)
+                        stored = file.require_dataset(
+                            leaf or "value", shape, array.dtype, exact=True
+                        )
                         stored[first : first + len(array)] = array
                     first += len(array)
 
@@ -274,25 +268,25 @@ class Collector:
 
     # Writing -----------------------------------------------------------------------------------
 
-    def _chain(self, name: str) -> _Chain:
+    def _chain(self, name: str) -> Chain:
         if name not in self._chains:
             if _CHAIN.fullmatch(name) is None:
                 raise ValueError(
                     f"The name of a chain has letters, digits, '.', '_' and '-', not {name!r}."
                 )
-            self._chains[name] = _Chain()
+            self._chains[name] = Chain()
         return self._chains[name]
 
     def _rows_folder(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / name
 
-    def _submit(self, name: str) -> None:
-        """Write the open rows of a chain in the background."""
-        chain = self._chains[name]
-        if chain.open:
-            self._enqueue(self._write_rows, name, len(chain.open))
-            chain.bytes = 0
+    def _submit(self, names: Iterable[str]) -> None:
+        """Write the rows of chains in the background."""
+        for name in names:
+            self._chains[name].close_block()
+        if self.folder is not None and any(chain.waiting for chain in self._chains.values()):
+            self._enqueue(self._write_rows)
 
     def _enqueue(self, work: Any, *arguments: Any) -> None:
         if self._writer is None:
@@ -302,9 +296,14 @@ class Collector:
             self._raise_errors()
         self._pending.append(self._writer.submit(work, *arguments))
 
-    def _write_rows(self, name: str, count: int) -> None:
-        """Write the first open rows of a chain; they stay open if that fails."""
-        chain, folder = self._chains[name], self._rows_folder(name)
+    def _write_rows(self) -> None:
+        for name, chain in tuple(self._chains.items()):
+            if chain.waiting:
+                self._write_chain(name, chain)
+
+    def _write_chain(self, name: str, chain: Chain) -> None:
+        """Write the waiting rows, a segment for each block; they stay in memory if that fails."""
+        folder = self._rows_folder(name)
         try:
             self._hold_folder()
             if not chain.clean:
@@ -316,16 +315,15 @@ class Collector:
                         "%s holds rows of another run: they are kept as %s", folder, kept
                     )
                 chain.clean = True
-            count = min(count, len(chain.open))
-            if count:
-                segments.write_segment(folder, chain.stored, stack(chain.open[:count]))
+            while chain.waiting:
+                segments.write_segment(folder, chain.stored, chain.waiting[0].rows())
+                chain.release()
         except (OSError, RuntimeError) as error:
+            last = chain.stored + sum(block.count for block in chain.waiting) - 1
             raise CollectorError(
-                f"Rows {chain.stored} to {chain.stored + count - 1} of chain {name!r} could not be "
-                f"written: {error}. They are kept in memory and written with the next ones."
+                f"Rows {chain.stored} to {last} of chain {name!r} could not be written: {error}. "
+                "They are kept in memory and written with the next ones."
             ) from error
-        chain.stored += count
-        del chain.open[:count]
 
     def _hold_folder(self) -> None:
         """Keep other processes from writing; the lock is released when this process ends."""
@@ -340,14 +338,10 @@ class Collector:
                 raise RuntimeError(f"another process collects in {self.folder}") from None
             self._held = descriptor
 
-    def _flush(self) -> None:
-        for name in self._chains:
-            self._submit(name)
-        self._wait()
-        self._raise_errors()
-
     def _wait(self) -> None:
-        for future in self._pending:
+        with self._lock:
+            pending = tuple(self._pending)
+        for future in pending:
             future.exception()
 
     def _raise_errors(self) -> None:

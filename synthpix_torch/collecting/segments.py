@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
 
+from synthpix_torch.collecting.rows import Layout, Row
 from synthpix_torch.extra import import_extra
 from synthpix_torch.files import write_atomically
+from synthpix_torch.tensor_files import pieces
 
 _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.safetensors")
 
@@ -43,28 +45,32 @@ def count_rows(segments: list[Segment]) -> int:
     return rows
 
 
-def write_segment(folder: Path, first: int, rows: Mapping[str, torch.Tensor]) -> None:
-    """Write rows as one segment and flush it to disk."""
-    count = len(next(iter(rows.values()))) if rows else 0
+def write_segment(folder: Path, first: int, rows: Row) -> None:
+    """Write stacked rows as one segment and flush it to disk."""
+    count = len(next(iter(rows.values())))
     folder.mkdir(parents=True, exist_ok=True)
-    save_file = import_extra("safetensors.torch").save_file
-    path = folder / f"{first:012}-{first + count:012}.safetensors"
-    write_atomically(path, lambda to: save_file(dict(rows), to))
+
+    def write(path: Path) -> None:
+        tensors = {name: [torch.from_numpy(array)] for name, array in rows.items()}
+        with path.open("wb") as file:
+            file.writelines(pieces(tensors))
+
+    write_atomically(folder / f"{first:012}-{first + count:012}.safetensors", write)
 
 
-def read_segments(folder: Path, rows: int) -> Iterator[dict[str, torch.Tensor]]:
+def read_segments(folder: Path, rows: int) -> Iterator[Row]:
     """Read the segments with the first `rows` rows, one after another."""
-    load_file = import_extra("safetensors.torch").load_file
+    load_file = import_extra("safetensors.numpy").load_file
     for segment in list_segments(folder):
         if segment.stop <= rows:
             yield load_file(segment.path)
 
 
-def read_layout(segment: Segment) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def read_layout(segment: Segment) -> Layout:
     """Return the shape and the dtype of a row's leaves."""
-    with import_extra("safetensors").safe_open(segment.path, framework="pt") as file:
+    with import_extra("safetensors").safe_open(segment.path, framework="np") as file:
         rows = {path: file.get_slice(path)[:1] for path in file.keys()}  # noqa: SIM118
-    return {path: (tuple(row.shape[1:]), row.dtype) for path, row in rows.items()}
+    return {path: (row.shape[1:], row.dtype) for path, row in rows.items()}
 
 
 def delete_from(folder: Path, row: int) -> None:

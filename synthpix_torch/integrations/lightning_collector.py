@@ -42,7 +42,9 @@ class CollectorCallback(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the collector's state, once its rows are on disk."""
-        return self.collector.state_dict()
+        state = self.collector.state_dict()
+        self.collector.flush()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at the rows of the checkpoint."""
