@@ -1,7 +1,7 @@
 """Files of tensors in the format of safetensors, as pieces of memory to write one after another.
 
-The package's own writer copies all tensors into one piece first. The format: 8 bytes with the length
-of a JSON header, the header, the bytes of the tensors
+The package's own writer copies all tensors into one piece first. The format: 8 bytes with the
+length of a JSON header, the header, the bytes of the tensors
 (https://github.com/huggingface/safetensors, "Format").
 """
 

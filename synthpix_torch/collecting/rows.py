@@ -107,4 +107,6 @@ class Block:
 def join(blocks: Iterable[Block]) -> Row:
     """Return a copy of the rows of blocks, stacked; {} without rows."""
     parts = [block.rows() for block in blocks if block.count]
-    return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]} if parts else {}
+    if not parts:
+        return {}
+    return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}

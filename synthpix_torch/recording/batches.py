@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+import numpy as np
 import torch
 
 from synthpix_torch.batch import Batch
+from synthpix_torch.tensor_files import memory
 
 # Integers per grey level of 255.
 LEVELS: Final = {"uint8": 1, "uint16": 257}
@@ -55,11 +57,11 @@ def hash_tensor(total: hashlib._Hash, tensor: torch.Tensor) -> None:
     """Add dtype, shape and bytes of a tensor to a hash."""
     array = tensor.detach().cpu().contiguous()
     total.update(f"{array.dtype}{tuple(array.shape)}".encode())
-    total.update(array.flatten().view(torch.uint8).numpy().data)
+    total.update(memory(array))
 
 
 def encode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:
-    """Round grey levels to the integers in which they are stored.
+    """Round grey levels to the integers in which they are stored, on the CPU.
 
     Args:
         images: Grey levels, of which `scale` stands for 255.
@@ -69,9 +71,17 @@ def encode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:
     """
     if storage == "given":
         return images
-    levels = images.float() * (255 / scale * LEVELS[storage])
-    dtype = getattr(torch, storage)
-    return levels.round().clamp(0, 255 * LEVELS[storage]).to(torch.int32).to(dtype)
+    factor, most = 255 / scale * LEVELS[storage], 255 * LEVELS[storage]
+    given = images.cpu().float().numpy()
+    encoded = np.empty(given.shape, storage)
+    levels = np.empty(given.shape[1:], np.float32)
+    # Pair by pair in the cache, and in this thread: torch would wait for the cores that render.
+    for pair, target in zip(given, encoded, strict=True):
+        np.multiply(pair, factor, out=levels)
+        np.rint(levels, out=levels)
+        np.clip(levels, 0, most, out=levels)
+        np.copyto(target, levels, casting="unsafe")
+    return torch.from_numpy(encoded)
 
 
 def decode(images: torch.Tensor, storage: str, scale: float) -> torch.Tensor:

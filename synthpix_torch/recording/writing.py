@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import torch
 
 from synthpix_torch.batch import Batch
 from synthpix_torch.checks import check_integer
@@ -33,9 +37,9 @@ from synthpix_torch.recording.manifest import (
     write_json,
     write_manifest,
 )
-from synthpix_torch.recording.shards import write_shard
+from synthpix_torch.tensor_files import pieces
 
-# Bounds the memory: one shard is collected while another is written.
+# Also bounds the memory: as much waits for the thread that writes.
 _SHARD_BYTES: Final = 64 * 2**20
 _SHARD_DIGESTS: Final = 100
 
@@ -92,14 +96,27 @@ def record(
         *(len(shards) * rank // dataset.world_size for rank in (dataset.rank, dataset.rank + 1))
     )
     missing = [index for index in mine if not done_path(folder, index).exists()]
-    with ThreadPoolExecutor(1, thread_name_prefix="synthpix_torch recording") as writer:
-        pending: Future[None] | None = None
-        for index, made in _collect(dataset, plan, missing, progress=progress):
-            if pending is not None:
-                pending.result()
-            pending = writer.submit(_write_shard, folder, index, plan, made)
-        if pending is not None:
-            pending.result()
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="synthpix_torch recording") as writer,
+        closing(_make(dataset, shards, missing, progress=progress)) as batches_of_shards,
+    ):
+        tasks: deque[Future[Any]] = deque()
+        most = max(1, _SHARD_BYTES // _batch_bytes(dataset))
+        made: list[Future[_Made]] = []
+        try:
+            for index, batch in batches_of_shards:
+                made.append(writer.submit(_prepare, batch, plan))
+                tasks.append(made[-1])
+                if len(made) == len(shards[index]):
+                    tasks.append(writer.submit(_write_shard, folder, index, plan, made))
+                    made = []
+                while len(tasks) > most:
+                    tasks.popleft().result()
+            for task in tasks:
+                task.result()
+        except BaseException:
+            writer.shutdown(wait=False, cancel_futures=True)
+            raise
     _complete(folder, plan, dict(dataset.stream.description.made_with))
     return folder
 
@@ -120,12 +137,8 @@ def _plan(
     recipe = dataset.recipe
     if recipe["arguments"]["layout"] != "torch":
         raise ValueError("Only datasets of the torch layout are recorded: leave out layout.")
-    config = dataset.stream.config
-    y, x = config.image_shape
     if shard_batches is None:
-        # Images and flow field of a pair, both float32 in most data.
-        size = config.batch_size * 4 * 4 * y * x
-        shard_batches = max(1, _SHARD_BYTES // size) if data else _SHARD_DIGESTS
+        shard_batches = max(1, _SHARD_BYTES // _batch_bytes(dataset)) if data else _SHARD_DIGESTS
     return Plan(
         data=data,
         images=images if data else "given",
@@ -136,9 +149,16 @@ def _plan(
         recipe=recipe,
         units={
             "images": "0 to 1" if recipe["arguments"]["scale_images"] else "grey levels of 255",
-            "flow_fields": config.output_units or "pixels",
+            "flow_fields": dataset.stream.config.output_units or "pixels",
         },
     )
+
+
+def _batch_bytes(dataset: SynthPixDataset) -> int:
+    """Return the bytes of images and flow fields, both float32 in most data."""
+    config = dataset.stream.config
+    y, x = config.image_shape
+    return config.batch_size * 4 * 4 * y * x
 
 
 def _begin(folder: Path, plan: Plan) -> Plan:
@@ -168,11 +188,10 @@ def _compare(folder: Path, there: Plan, plan: Plan) -> None:
             )
 
 
-def _collect(
-    dataset: SynthPixDataset, plan: Plan, missing: list[int], *, progress: bool
-) -> Iterator[tuple[int, list[Batch]]]:
+def _make(
+    dataset: SynthPixDataset, shards: list[range], missing: list[int], *, progress: bool
+) -> Generator[tuple[int, Batch]]:
     """Make the batches of the missing shards; consecutive shards are one run of the stream."""
-    shards = plan.shards
     bar = _bar(sum(len(shards[index]) for index in missing), progress)
     run = None
     try:
@@ -181,13 +200,11 @@ def _collect(
             if run is None or run.number != batches.start:
                 if run is not None:
                     run.close()
-                run = dataset.stream.run(batches.start, stop=plan.stop)
-            made = []
+                run = dataset.stream.run(batches.start, stop=shards[-1].stop)
             for _ in batches:
-                made.append(next(run))
+                yield index, next(run)
                 if bar is not None:
                     bar.update()
-            yield index, made
     finally:
         if run is not None:
             run.close()
@@ -195,24 +212,44 @@ def _collect(
             bar.close()
 
 
-def _write_shard(folder: Path, index: int, plan: Plan, made: list[Batch]) -> None:
-    pairs = [int(batch.mask.sum()) for batch in made]
+class _Made(NamedTuple):
+    """What is recorded of a batch."""
+
+    number: int
+    pairs: int
+    tensors: dict[str, torch.Tensor]
+    digest: str
+
+
+def _prepare(batch: Batch, plan: Plan) -> _Made:
+    pairs = int(batch.mask.sum())
+    if not plan.data:
+        return _Made(batch.number, pairs, {}, digest(batch))
+    scale = 1.0 if plan.recipe["arguments"]["scale_images"] else 255.0
+    return _Made(batch.number, pairs, to_tensors(batch, images=plan.images, scale=scale), "")
+
+
+def _write_shard(folder: Path, index: int, plan: Plan, futures: list[Future[_Made]]) -> None:
+    made = [future.result() for future in futures]
     sha256: str | None = None
     digests: list[str] | None = None
     if plan.data:
-        scale = 1.0 if plan.recipe["arguments"]["scale_images"] else 255.0
-        parts = [to_tensors(batch, images=plan.images, scale=scale) for batch in made]
+        tensors = {name: [one.tensors[name] for one in made] for name in made[0].tensors}
         about = {"fingerprint": plan.fingerprint, "images": plan.images, "units": plan.units}
-        metadata = {"synthpix_torch": json.dumps(about)}
+        total = hashlib.sha256()
 
         def write(path: Path) -> None:
-            nonlocal sha256
-            sha256 = write_shard(path, parts, metadata)
+            with path.open("wb") as file:
+                for piece in pieces(tensors, {"synthpix_torch": json.dumps(about)}):
+                    total.update(piece)
+                    file.write(piece)
 
         write_atomically(shard_path(folder, index), write)
+        sha256 = total.hexdigest()
     else:
-        digests = [digest(batch) for batch in made]
-    write_json(done_path(folder, index), Shard(made[0].number, pairs, sha256, digests)._asdict())
+        digests = [one.digest for one in made]
+    shard = Shard(made[0].number, [one.pairs for one in made], sha256, digests)
+    write_json(done_path(folder, index), shard._asdict())
 
 
 def _complete(folder: Path, plan: Plan, made_with: dict[str, str]) -> None:
