@@ -12,7 +12,7 @@ import torch
 
 from synthpix_torch.collecting.rows import Layout, Row
 from synthpix_torch.extra import import_extra
-from synthpix_torch.files import write_atomically
+from synthpix_torch.files import write_atomically, write_pieces
 from synthpix_torch.tensor_files import pieces
 
 _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.safetensors")
@@ -52,8 +52,7 @@ def write_segment(folder: Path, first: int, rows: Row) -> None:
 
     def write(path: Path) -> None:
         tensors = {name: [torch.from_numpy(array)] for name, array in rows.items()}
-        with path.open("wb") as file:
-            file.writelines(pieces(tensors))
+        write_pieces(path, pieces(tensors))
 
     write_atomically(folder / f"{first:012}-{first + count:012}.safetensors", write)
 

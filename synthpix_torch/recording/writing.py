@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from synthpix_torch.batch import Batch
 from synthpix_torch.checks import check_integer
 from synthpix_torch.dataset import SynthPixDataset
 from synthpix_torch.extra import import_extra
-from synthpix_torch.files import write_atomically
+from synthpix_torch.files import write_atomically, write_pieces
 from synthpix_torch.recording.batches import digest, to_tensors
 from synthpix_torch.recording.manifest import (
     MANIFEST,
@@ -42,6 +42,8 @@ from synthpix_torch.tensor_files import pieces
 # Also bounds the memory: as much waits for the thread that writes.
 _SHARD_BYTES: Final = 64 * 2**20
 _SHARD_DIGESTS: Final = 100
+# Batches that are made concurrently: one does not occupy all cores all the time.
+_AHEAD: Final = 2
 
 
 def record(
@@ -200,9 +202,12 @@ def _make(
             if run is None or run.number != batches.start:
                 if run is not None:
                     run.close()
-                run = dataset.stream.run(batches.start, stop=shards[-1].stop)
+                stop = shards[missing[-1]].stop
+                run = dataset.stream.run(batches.start, stop=stop, ahead=_AHEAD)
             for _ in batches:
-                yield index, next(run)
+                batch = next(run)
+                run.dispatch_ahead()
+                yield index, batch
                 if bar is not None:
                     bar.update()
     finally:
@@ -236,20 +241,22 @@ def _write_shard(folder: Path, index: int, plan: Plan, futures: list[Future[_Mad
     if plan.data:
         tensors = {name: [one.tensors[name] for one in made] for name in made[0].tensors}
         about = {"fingerprint": plan.fingerprint, "images": plan.images, "units": plan.units}
+        content = pieces(tensors, {"synthpix_torch": json.dumps(about)})
         total = hashlib.sha256()
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                for piece in pieces(tensors, {"synthpix_torch": json.dumps(about)}):
-                    total.update(piece)
-                    file.write(piece)
-
-        write_atomically(shard_path(folder, index), write)
+        write_atomically(
+            shard_path(folder, index), lambda path: write_pieces(path, _hashed(content, total))
+        )
         sha256 = total.hexdigest()
     else:
         digests = [one.digest for one in made]
     shard = Shard(made[0].number, [one.pairs for one in made], sha256, digests)
     write_json(done_path(folder, index), shard._asdict())
+
+
+def _hashed(content: Iterable[memoryview], total: hashlib._Hash) -> Iterator[memoryview]:
+    for piece in content:
+        total.update(piece)
+        yield piece
 
 
 def _complete(folder: Path, plan: Plan, made_with: dict[str, str]) -> None:
