@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,16 @@ import tifffile
 import torch
 from kinds import base
 from safetensors import safe_open
+from torch.utils.data import DistributedSampler
+from torchdata.nodes import (
+    IterableWrapper,
+    Loader,
+    MapStyleWrapper,
+    MultiNodeWeightedSampler,
+    StopCriteria,
+)
 
-from synthpix_torch import Batch, Recording, RecordingError, SynthPixDataset, record
+from synthpix_torch import Batch, Checkpointer, Recording, RecordingError, SynthPixDataset, record
 from synthpix_torch.cli import main
 from synthpix_torch.files import write_pieces
 from synthpix_torch.recording import manifest as files
@@ -315,6 +323,39 @@ def test_lightning_validates_on_a_recording(recorded: Path) -> None:
     assert [batch.number for batch in data.val_dataloader()] == [1, 2, 3]
     with pytest.raises(ValueError, match="leave out val_batches"):
         lightning.SynthPixDataModule(base(), val=Recording(recorded), val_batches=2)
+
+
+@pytest.mark.parametrize("through", ["loader", "checkpointer"])
+def test_a_mixture_with_the_stream_resumes_bit_for_bit(
+    through: str, dataset: SynthPixDataset, recorded: Path, tmp_path: Path
+) -> None:
+    def mixture() -> Loader[Batch]:
+        batches = Recording(recorded).batches
+        sources = {
+            "stream": IterableWrapper(SynthPixDataset(dataset.recipe["config"])),
+            "recording": MapStyleWrapper(batches, DistributedSampler(batches, 1, 0, seed=1)),
+        }
+        weights = {"stream": 0.6, "recording": 0.4}
+        return Loader(MultiNodeWeightedSampler(sources, weights, StopCriteria.CYCLE_FOREVER))
+
+    def take(loader: Loader[Batch], count: int) -> list[tuple[int, bytes]]:
+        taken = islice(loader, count)
+        return [(batch.number, batch.images.numpy().tobytes()) for batch in taken]
+
+    expected = take(mixture(), 15)
+    assert {0, 1, 2} < {number for number, _ in expected}
+    for count in (1, 6, 11):
+        first, second = mixture(), mixture()
+        assert take(first, count) == expected[:count]
+        if through == "loader":
+            second.load_state_dict(first.state_dict())
+        else:
+            for loader in (first, second):
+                with Checkpointer(tmp_path / str(count)) as checkpoints:
+                    checkpoints.register(mixture=loader)
+                    if checkpoints.restore() is None:
+                        checkpoints.save(count)
+        assert take(second, 15 - count) == expected[count:]
 
 
 def test_a_folder_of_something_else_is_left_alone(

@@ -247,6 +247,10 @@ class Objects:
     def _remember(self, name: str, own: Mapping[str, Any], before: dict[str, Any]) -> None:
         if name in own:
             now = self._objects[name].state_dict()
+            if getattr(self._objects[name], "_iter_for_state_dict", False):
+                # The Loader of torchdata.nodes returns the iterator that its state_dict has begun
+                # once, even if another state was loaded.
+                iter(self._objects[name])
             try:
                 before[name] = snapshot(now, name)
             except TypeError:
