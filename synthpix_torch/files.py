@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_pieces(path: Path, pieces: Iterable[memoryview]) -> None:
     """Write a file from pieces of memory, past the page cache where the file system can.
 
-    The page cache would copy every byte into new memory, which takes as long as SHA-256.
+    The page cache would copy every byte into new memory, which takes time of a core.
     """
     length = filled = 0
     # Begins with a page, as direct writes require; not closed, because an error may refer to it.

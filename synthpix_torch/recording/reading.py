@@ -62,7 +62,8 @@ class Recording(Dataset[Pair]):
 
     Pairs are read at random without reading others, in any number of threads and worker processes.
     A recording without data makes its batches again, in this process only, and compares each with
-    its digest. Two recordings are mixed by `torch.utils.data.ConcatDataset`.
+    its digest. Two recordings are mixed by `torch.utils.data.ConcatDataset`, a recording and a
+    stream by torchdata (docs/recordings.md).
     """
 
     def __init__(
