@@ -11,7 +11,7 @@ import torch
 from synthpix_torch.collecting.rows import Block, Layout, Row, check_layout, join
 from synthpix_torch.collecting.trees import dict_to_tree
 
-BLOCK_BYTES: Final = 32 * 2**20
+BLOCK_BYTES: Final = 8 * 2**20
 """Rows are written to disk when they have as many bytes."""
 
 
@@ -53,6 +53,18 @@ class Chain:
             self._open = self._free.pop() if self._free else Block(self.layout, BLOCK_BYTES)
         self._open.add(row)
         return self._open.is_full
+
+    @property
+    def is_short(self) -> bool:
+        """Whether no memory is ready for the rows after the open block, half of which is filled."""
+        return self._open is not None and self._open.is_half_full and not self._free
+
+    def prepare(self) -> None:
+        """Allocate memory for later rows; in another thread, so that no row waits for it."""
+        assert self.layout is not None
+        block = Block(self.layout, BLOCK_BYTES)
+        block.touch()
+        self._free.append(block)
 
     def close_block(self) -> None:
         """Let the last rows wait with the others."""

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 FORMAT: Final = 1
 _CHAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 # Writes that wait for the disk; then `collect` waits too, which bounds the memory.
-_WAITING: Final = 2
+_WAITING: Final = 8
 
 
 class CollectorError(RuntimeError):
@@ -113,6 +113,8 @@ class Collector:
                 if self.folder is None:
                     there.like = tree
             there.calls += 1
+            if there.is_short:
+                self._thread().submit(there.prepare)
             if is_full:
                 self._submit([chain])
 
@@ -289,12 +291,15 @@ class Collector:
             self._enqueue(self._write_rows)
 
     def _enqueue(self, work: Any, *arguments: Any) -> None:
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="synthpix_torch collector")
         while len(self._pending) >= _WAITING:
             self._pending[0].exception()
             self._raise_errors()
-        self._pending.append(self._writer.submit(work, *arguments))
+        self._pending.append(self._thread().submit(work, *arguments))
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="synthpix_torch collector")
+        return self._writer
 
     def _write_rows(self) -> None:
         for name, chain in tuple(self._chains.items()):

@@ -81,7 +81,6 @@ class Block:
         """Allocate memory for as many rows as have `nbytes` bytes, at least for one."""
         row = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout.values())
         self._capacity = max(1, nbytes // max(1, row))
-        # NumPy requests large pages for them, which are faster to fill for the first time.
         self._arrays = {
             path: np.empty((self._capacity, *shape), dtype)
             for path, (shape, dtype) in layout.items()
@@ -92,6 +91,16 @@ class Block:
     def is_full(self) -> bool:
         """Whether another row needs another block."""
         return self.count == self._capacity
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether the last row is the one in the middle."""
+        return self.count == (self._capacity + 1) // 2
+
+    def touch(self) -> None:
+        """Write to all of the memory, which the system provides only then."""
+        for array in self._arrays.values():
+            array.fill(0)
 
     def add(self, row: Row) -> None:
         """Copy a row into the block, in this thread alone: torch would wait for busy cores."""
