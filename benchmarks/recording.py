@@ -1,8 +1,9 @@
 """Measure recordings and collectors: python -m benchmarks.recording.
 
-Recording takes turns with the stream itself and with writing as many bytes to the disk. Random
-reads of pairs take turns with h5py and with a folder of PNG images beside .npy flow fields; all
-files are in the page cache. A Collector on disk takes turns with one in memory.
+Recording takes turns with the stream itself, two batches of which are made concurrently as by
+default, and with writing as many bytes to the disk. Random reads of pairs take turns with h5py and
+with a folder of PNG images beside .npy flow fields; all files are in the page cache. A Collector on
+disk takes turns with one in memory.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def recording_speed(folder: Path) -> str:
     size = 0
 
     def stream() -> None:
-        run = dataset.stream.run(0, stop=BATCHES)
+        run = dataset.stream.run(0, stop=BATCHES, ahead=dataset.ahead)
         for _ in range(BATCHES):
             images = next(run).images
+            run.dispatch_ahead()
         float(images[0, 0, 0, 0])
         run.close()
 

@@ -42,8 +42,6 @@ from synthpix_torch.tensor_files import pieces
 # Also bounds the memory: as much waits for the thread that writes.
 _SHARD_BYTES: Final = 64 * 2**20
 _SHARD_DIGESTS: Final = 100
-# Batches that are made concurrently: one does not occupy all cores all the time.
-_AHEAD: Final = 2
 
 
 def record(
@@ -203,7 +201,7 @@ def _make(
                 if run is not None:
                     run.close()
                 stop = shards[missing[-1]].stop
-                run = dataset.stream.run(batches.start, stop=stop, ahead=_AHEAD)
+                run = dataset.stream.run(batches.start, stop=stop, ahead=dataset.ahead)
             for _ in batches:
                 batch = next(run)
                 run.dispatch_ahead()
