@@ -55,10 +55,12 @@ def test_the_examples_are_short() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_network_has_smaller_errors_than_openpiv_after_300_steps(tmp_path: Path) -> None:
-    train = [EXAMPLES / "train_piv.py", f"--folder={tmp_path}", "--steps=300"]
-    subprocess.run([sys.executable, *train], check=True)
-    command = [sys.executable, EXAMPLES / "evaluate_piv.py", tmp_path, "--pairs=16"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    def python(script: str, *arguments: str) -> str:
+        command = [sys.executable, str(EXAMPLES / script), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    python("train_piv.py", f"--folder={tmp_path}", "--steps=300")
+    printed = python("evaluate_piv.py", str(tmp_path), "--pairs=16")
     for name in ("kinematic", "Lamb-Oseen vortex", "Rankine vortex"):
         found = re.search(rf"^{name} +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.M)
         assert found is not None, printed
