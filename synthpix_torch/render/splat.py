@@ -52,15 +52,19 @@ class _Axis(NamedTuple):
 
     Attributes:
         size: Pixels of the canvas.
+        border: Pixels of the canvas before the image.
         start: First pixel of each window on the canvas, 0 if unseen.
-        centre: Distance of the particle from the centre of its window, 0 if unseen.
+        centre: Distance of the particle from its nearest pixel, 0 if unseen.
         seen: Whether the window touches the image.
+        moved: Pixels that the window was moved by, to lie on the canvas; None if it was not.
     """
 
     size: int
+    border: int
     start: Int32[Array, "images particles"]
     centre: Float[Array, "images particles"]
     seen: Bool[Array, "images particles"]
+    moved: Float[Array, "images particles"] | None = None
 
 
 class _Windows(NamedTuple):
@@ -69,8 +73,10 @@ class _Windows(NamedTuple):
     Attributes:
         row: First row of each window on the canvas; beyond the canvas if it is unseen.
         column: First column.
-        y: Distance of the particle from the centre of its window.
+        y: Distance of the particle from its nearest pixel.
         x: The same along the columns.
+        moved_y: Pixels that the window was moved by from where this pixel is its centre, or None.
+        moved_x: The same along the columns.
         diameter_y: Two standard deviations.
         diameter_x: Two standard deviations.
         rho: Correlation.
@@ -81,6 +87,8 @@ class _Windows(NamedTuple):
     column: Int32[Array, "*windows"]
     y: Float[Array, "*windows"]
     x: Float[Array, "*windows"]
+    moved_y: Float[Array, "*windows"] | None
+    moved_x: Float[Array, "*windows"] | None
     diameter_y: Float[Array, "*windows"]
     diameter_x: Float[Array, "*windows"]
     rho: Float[Array, "*windows"]
@@ -154,6 +162,10 @@ def splat(
     intensity = jnp.where(seen, particles.intensity, 0)
     bits = _fractional_bits(intensity, rows=rows, columns=columns, window=window)
     scale = lax.shift_left(jnp.ones_like(bits), bits).astype(particles.y.dtype)
+    if block is None:
+        # A smaller canvas, for some more arithmetic in each window.
+        rows = _move_inside(rows, size=shape[0], window=window)
+        columns = _move_inside(columns, size=shape[1], window=window)
     height = images * rows.size
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
     windows = _Windows(
@@ -161,6 +173,8 @@ def splat(
         column=columns.start,
         y=rows.centre,
         x=columns.centre,
+        moved_y=rows.moved,
+        moved_x=columns.moved,
         diameter_y=particles.diameter_y,
         diameter_x=particles.diameter_x,
         rho=particles.rho,
@@ -180,8 +194,8 @@ def splat(
         half = max(16, min(block // 2, images * count // 8) // 16 * 16)
         canvas = _add_seen(canvas, windows, seen.reshape(-1), integrate=integrate, half=half)
     canvas = canvas.reshape(images, rows.size, columns.size)
-    border = window - 1
-    canvas = canvas[:, border : border + shape[0], border : border + shape[1]]
+    canvas = canvas[:, rows.border : rows.border + shape[0]]
+    canvas = canvas[:, :, columns.border : columns.border + shape[1]]
     return canvas.astype(particles.y.dtype) / scale[:, None, None]
 
 
@@ -236,10 +250,20 @@ def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) 
     nearest = jnp.where(seen, nearest, 0)
     return _Axis(
         size=size + 4 * radius,
+        border=2 * radius,
         start=jnp.where(seen, nearest.astype(jnp.int32) + radius, 0),
         centre=jnp.where(seen, centre - nearest, 0),
         seen=seen,
     )
+
+
+def _move_inside(axis: _Axis, *, size: int, window: int) -> _Axis:
+    """Move windows to a canvas without a border, which is at least as long as a window."""
+    size = max(size, window)
+    start = axis.start - axis.border
+    inside = jnp.clip(start, 0, size - window)
+    moved = (inside - start).astype(axis.centre.dtype)
+    return axis._replace(size=size, border=0, start=inside, moved=moved)
 
 
 def _fractional_bits(
@@ -274,11 +298,16 @@ def _fractional_bits(
 def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) -> _Factors:
     """Integrate particles over the rows and over the columns of their windows."""
     # From the left end of each window; what lies beyond the window is dark.
-    pixel = jnp.arange(width, dtype=windows.y.dtype) - radius
-    y, x = pixel[: 2 * radius + 1] - windows.y[..., None], pixel - windows.x[..., None]
+    down = across = jnp.arange(width, dtype=windows.y.dtype) - radius
+    down = down[: 2 * radius + 1]
+    if windows.moved_y is not None and windows.moved_x is not None:
+        down, across = down + windows.moved_y[..., None], across + windows.moved_x[..., None]
+    y, x = down - windows.y[..., None], across - windows.x[..., None]
     sigma_y, sigma_x = windows.diameter_y / 2.0, windows.diameter_x / 2.0
     row, column = _integrate(y, sigma_y), _integrate(x, sigma_x)
-    column = jnp.where(pixel <= radius, column, 0)
+    column = jnp.where(jnp.abs(across) <= radius, column, 0)
+    if windows.moved_y is not None:
+        row = jnp.where(jnp.abs(down) <= radius, row, 0)
     light = windows.peak * (2.0 * math.pi) * sigma_y * sigma_x
     if not correlated:
         return _Factors(row * light[..., None], column, None, None, None)
@@ -298,11 +327,18 @@ def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) ->
         # Beyond, there is no light to be multiplied.
         return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
 
+    # Square roots and quotients once for a window, wherever the products are computed.
+    slope_y, slope_x = lax.optimization_barrier(
+        (
+            jnp.sqrt(coupling / variance_y),
+            jnp.sqrt(coupling / variance_x) * jnp.sign(r),
+        )
+    )
     return _Factors(
         row * grown(y, variance_y) * light[..., None],
         column * grown(x, variance_x),
-        y * jnp.sqrt(coupling / variance_y)[..., None],
-        x * (jnp.sqrt(coupling / variance_x) * jnp.sign(r))[..., None],
+        y * slope_y[..., None],
+        x * slope_x[..., None],
         windows.peak,
     )
 
