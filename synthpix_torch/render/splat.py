@@ -52,19 +52,15 @@ class _Axis(NamedTuple):
 
     Attributes:
         size: Pixels of the canvas.
-        border: Pixels of the canvas before the image.
         start: First pixel of each window on the canvas, 0 if unseen.
-        centre: Distance of the particle from its nearest pixel, 0 if unseen.
+        centre: Distance of the particle from the centre of its window, 0 if unseen.
         seen: Whether the window touches the image.
-        moved: Pixels that the window was moved by, to lie on the canvas; None if it was not.
     """
 
     size: int
-    border: int
     start: Int32[Array, "images particles"]
     centre: Float[Array, "images particles"]
     seen: Bool[Array, "images particles"]
-    moved: Float[Array, "images particles"] | None = None
 
 
 class _Windows(NamedTuple):
@@ -73,10 +69,8 @@ class _Windows(NamedTuple):
     Attributes:
         row: First row of each window on the canvas; beyond the canvas if it is unseen.
         column: First column.
-        y: Distance of the particle from its nearest pixel.
+        y: Distance of the particle from the centre of its window.
         x: The same along the columns.
-        moved_y: Pixels that the window was moved by from where this pixel is its centre, or None.
-        moved_x: The same along the columns.
         diameter_y: Two standard deviations.
         diameter_x: Two standard deviations.
         rho: Correlation.
@@ -87,8 +81,6 @@ class _Windows(NamedTuple):
     column: Int32[Array, "*windows"]
     y: Float[Array, "*windows"]
     x: Float[Array, "*windows"]
-    moved_y: Float[Array, "*windows"] | None
-    moved_x: Float[Array, "*windows"] | None
     diameter_y: Float[Array, "*windows"]
     diameter_x: Float[Array, "*windows"]
     rho: Float[Array, "*windows"]
@@ -99,13 +91,13 @@ class _Factors(NamedTuple):
     """Factors of the windows, a number for each row, or column, of each particle's window.
 
     Pixel (i, j) receives rows[i] * columns[j], and with correlated particles this times
-    exp(-(down[i] - right[j])^2), at most `most`.
+    exp(-(down[i] - right[j])^2), at most `most`. Both may be given for each pixel instead.
     """
 
     rows: Float[Array, "*windows width"]
     columns: Float[Array, "*windows width"]
-    down: Float[Array, "*windows width"] | None
-    right: Float[Array, "*windows width"] | None
+    down: Float[Array, "..."] | None
+    right: Float[Array, "..."] | None
     most: Float[Array, "*windows"] | None
 
 
@@ -162,10 +154,6 @@ def splat(
     intensity = jnp.where(seen, particles.intensity, 0)
     bits = _fractional_bits(intensity, rows=rows, columns=columns, window=window)
     scale = lax.shift_left(jnp.ones_like(bits), bits).astype(particles.y.dtype)
-    if block is None:
-        # A smaller canvas, for some more arithmetic in each window.
-        rows = _move_inside(rows, size=shape[0], window=window)
-        columns = _move_inside(columns, size=shape[1], window=window)
     height = images * rows.size
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
     windows = _Windows(
@@ -173,17 +161,19 @@ def splat(
         column=columns.start,
         y=rows.centre,
         x=columns.centre,
-        moved_y=rows.moved,
-        moved_x=columns.moved,
         diameter_y=particles.diameter_y,
         diameter_x=particles.diameter_x,
         rho=particles.rho,
         peak=intensity * scale[:, None],
     )
     windows = jax.tree.map(lambda v: v.reshape(-1), windows)
-    integrate = partial(_factors, radius=radius, width=width, correlated=correlated)
+    integrate = partial(
+        _factors, radius=radius, width=width, correlated=correlated, by_pixel=block is None
+    )
     canvas = jnp.zeros((height, columns.size), jnp.int32)
     if block is None:
+        # Windows are placed once, not once for each of their pixels.
+        windows = lax.optimization_barrier(windows)
         factors = integrate(windows)
         # Error functions are computed once for a window, not once for each of its pixels.
         row, column = lax.optimization_barrier((factors.rows, factors.columns))
@@ -194,8 +184,8 @@ def splat(
         half = max(16, min(block // 2, images * count // 8) // 16 * 16)
         canvas = _add_seen(canvas, windows, seen.reshape(-1), integrate=integrate, half=half)
     canvas = canvas.reshape(images, rows.size, columns.size)
-    canvas = canvas[:, rows.border : rows.border + shape[0]]
-    canvas = canvas[:, :, columns.border : columns.border + shape[1]]
+    border = window - 1
+    canvas = canvas[:, border : border + shape[0], border : border + shape[1]]
     return canvas.astype(particles.y.dtype) / scale[:, None, None]
 
 
@@ -250,20 +240,10 @@ def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) 
     nearest = jnp.where(seen, nearest, 0)
     return _Axis(
         size=size + 4 * radius,
-        border=2 * radius,
         start=jnp.where(seen, nearest.astype(jnp.int32) + radius, 0),
         centre=jnp.where(seen, centre - nearest, 0),
         seen=seen,
     )
-
-
-def _move_inside(axis: _Axis, *, size: int, window: int) -> _Axis:
-    """Move windows to a canvas without a border, which is at least as long as a window."""
-    size = max(size, window)
-    start = axis.start - axis.border
-    inside = jnp.clip(start, 0, size - window)
-    moved = (inside - start).astype(axis.centre.dtype)
-    return axis._replace(size=size, border=0, start=inside, moved=moved)
 
 
 def _fractional_bits(
@@ -295,19 +275,19 @@ def _fractional_bits(
     return jnp.minimum(lax.clz(jnp.maximum(bound, 1)) - 1, MAX_FRACTIONAL_BITS)
 
 
-def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) -> _Factors:
-    """Integrate particles over the rows and over the columns of their windows."""
+def _factors(
+    windows: _Windows, *, radius: int, width: int, correlated: bool, by_pixel: bool
+) -> _Factors:
+    """Integrate particles over the rows and over the columns of their windows.
+
+    With `by_pixel` the coupling is prepared for each pixel instead of each row and each column.
+    """
     # From the left end of each window; what lies beyond the window is dark.
-    down = across = jnp.arange(width, dtype=windows.y.dtype) - radius
-    down = down[: 2 * radius + 1]
-    if windows.moved_y is not None and windows.moved_x is not None:
-        down, across = down + windows.moved_y[..., None], across + windows.moved_x[..., None]
-    y, x = down - windows.y[..., None], across - windows.x[..., None]
+    pixel = jnp.arange(width, dtype=windows.y.dtype) - radius
+    y, x = pixel[: 2 * radius + 1] - windows.y[..., None], pixel - windows.x[..., None]
     sigma_y, sigma_x = windows.diameter_y / 2.0, windows.diameter_x / 2.0
     row, column = _integrate(y, sigma_y), _integrate(x, sigma_x)
-    column = jnp.where(jnp.abs(across) <= radius, column, 0)
-    if windows.moved_y is not None:
-        row = jnp.where(jnp.abs(down) <= radius, row, 0)
+    column = jnp.where(pixel <= radius, column, 0)
     light = windows.peak * (2.0 * math.pi) * sigma_y * sigma_x
     if not correlated:
         return _Factors(row * light[..., None], column, None, None, None)
@@ -327,18 +307,22 @@ def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) ->
         # Beyond, there is no light to be multiplied.
         return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
 
-    # Square roots and quotients once for a window, wherever the products are computed.
-    slope_y, slope_x = lax.optimization_barrier(
-        (
-            jnp.sqrt(coupling / variance_y),
-            jnp.sqrt(coupling / variance_x) * jnp.sign(r),
-        )
-    )
+    slope_y, slope_x = jnp.sqrt(coupling / variance_y), jnp.sqrt(coupling / variance_x)
+    slope_x = slope_x * jnp.sign(r)
+    down, right = y * slope_y[..., None], x * slope_x[..., None]
+    if by_pixel:
+        # Two numbers of a window take less memory than one for each of its rows.
+        slope_y, slope_x = lax.optimization_barrier((slope_y, slope_x))
+        shape = (2 * radius + 1, width)
+        i = jnp.broadcast_to(pixel[: shape[0], None], shape)
+        j = jnp.broadcast_to(pixel, shape)
+        down = (i - windows.y[..., None, None]) * slope_y[..., None, None]
+        right = (j - windows.x[..., None, None]) * slope_x[..., None, None]
     return _Factors(
         row * grown(y, variance_y) * light[..., None],
         column * grown(x, variance_x),
-        y * slope_y[..., None],
-        x * slope_x[..., None],
+        down,
+        right,
         windows.peak,
     )
 
@@ -357,7 +341,10 @@ def _values(factors: _Factors) -> Float[Array, "*windows window width"]:
     values = factors.rows[..., None] * factors.columns[..., None, :]
     if factors.down is None or factors.right is None or factors.most is None:
         return values
-    apart = factors.down[..., None] - factors.right[..., None, :]
+    down, right = factors.down, factors.right
+    if down.ndim < values.ndim:
+        down, right = down[..., None], right[..., None, :]
+    apart = down - right
     # Rounding and the approximation end here: the bound on sums stands on it.
     return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
 
