@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,16 @@ def test_a_batch_has_torchs_shapes_and_dtypes() -> None:
     assert (mask.shape, mask.dtype) == ((4,), torch.bool)
     assert batch.number == 2
     assert all(tensor.is_contiguous() for tensor in (images, flow_fields))
+
+
+def test_flow_fields_reach_a_cpu_without_a_copy() -> None:
+    with SynthPixDataset(base()) as dataset:
+        reader = dataset.stream.flows.read(lambda index: index)
+        flow_fields = next(reader).flow_fields
+        reader.close()
+    assert flow_fields is not None
+    array = jax.device_put(flow_fields, jax.devices("cpu")[0])
+    assert array.unsafe_buffer_pointer() == flow_fields.ctypes.data
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -115,7 +115,7 @@ def check_exact(program: Program) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("batch", "launches", "megabytes"), [(64, 32, 560), (256, 40, 1890)])
+@pytest.mark.parametrize(("batch", "launches", "megabytes"), [(64, 31, 465), (256, 37, 1930)])
 def test_a_step_keeps_its_budget(batch: int, launches: int, megabytes: int) -> None:
     program = compiled("step", batch)
     check_exact(program)

@@ -1,5 +1,6 @@
 """The default renderer: its random numbers, its particles and the sums of their light."""
 
+import threading
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from synthpix_torch.draws import as_normal, as_uniform, normal, uniform, words
 from synthpix_torch.render.histogram import match_histogram
 from synthpix_torch.render.particles import ParticleRenderer
 from synthpix_torch.render.splat import MAX_FRACTIONAL_BITS, Particles, splat
+from synthpix_torch.render.turns import Turns
 
 SHAPE = (40, 43)
 
@@ -304,3 +306,20 @@ def test_draws_follow_the_flags_of_jax(flag: str) -> None:
             np.testing.assert_array_equal(got, want)
     finally:
         flags.update(flag, before)
+
+
+def test_two_threads_call_programs_by_turns() -> None:
+    turns, threads = Turns(jax.devices("cpu")[0]), []
+    for _ in range(4):
+        threads.append(turns.call(threading.current_thread))
+        turns.end()
+    assert threads[0] is threads[2] is threading.current_thread()
+    assert threads[1] is threads[3] is not threading.current_thread()
+
+
+def test_a_thread_with_random_flags_of_its_own_calls_all_programs() -> None:
+    turns = Turns(jax.devices("cpu")[0])
+    turns.end()
+    with jax.threefry_partitionable(False):
+        assert turns.call(threading.current_thread) is threading.current_thread()
+    assert turns.call(threading.current_thread) is not threading.current_thread()

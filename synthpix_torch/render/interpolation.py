@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int32
 
 
@@ -17,8 +20,8 @@ def on_grid(
     rows, below, down = _neighbours(y, fields.shape[1])
     columns, beside, right = _neighbours(x, fields.shape[2])
     down, right = down[:, None, None], right[:, None]
-    fields = fields[:, rows] * (1 - down) + fields[:, below] * down
-    return fields[:, :, columns] * (1 - right) + fields[:, :, beside] * right
+    fields = _take(fields, rows, axis=1) * (1 - down) + _take(fields, below, axis=1) * down
+    return _take(fields, columns, axis=2) * (1 - right) + _take(fields, beside, axis=2) * right
 
 
 def at_points(
@@ -59,13 +62,27 @@ def at_points(
     )
 
 
-def _neighbours(
-    coordinate: Float[Array, "..."] | Float[np.ndarray, "..."], size: int
-) -> tuple[Int32[Array, "..."], Int32[Array, "..."], Float[Array, "..."]]:
-    """Return the samples on both sides of each coordinate, and the weight of the second."""
-    # In double precision as long as the coordinates are NumPy's.
+def _neighbours(coordinate: Any, size: int) -> tuple[Any, Any, Float[Array, "..."]]:
+    """Return the samples on both sides of each coordinate, and the weight of the second.
+
+    The samples are NumPy's if the coordinates are, and these stay in double precision.
+    """
     xp = np if isinstance(coordinate, np.ndarray) else jnp
     clamped = xp.clip(coordinate, 0, size - 1)
     first = xp.floor(clamped).astype(np.int32)
     weight = jnp.asarray(clamped - first, jnp.float32)
-    return jnp.asarray(first), jnp.asarray(xp.minimum(first + 1, size - 1)), weight
+    return first, xp.minimum(first + 1, size - 1), weight
+
+
+def _take(
+    fields: Float[Array, "fields height width components"],
+    samples: Int32[np.ndarray, " samples"],
+    *,
+    axis: int,
+) -> Float[Array, "fields height width components"]:
+    """Take samples along an axis."""
+    first, count = int(samples[0]), len(samples)
+    if (samples == first + np.arange(count)).all():
+        # XLA moves slices as blocks and gathers one number at a time.
+        return lax.slice_in_dim(fields, first, first + count, axis=axis)
+    return jnp.take(fields, samples, axis=axis)

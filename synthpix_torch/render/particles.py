@@ -131,7 +131,7 @@ class ParticleRenderer:
         pairs = keys.shape[0]
         # Never one alone: XLA inlines a loop of one step, see `_seed_all`.
         at_once = max(2, self._working_bytes // self._bytes_of_a_pair())
-        chunks = math.ceil(pairs / at_once)
+        chunks = _chunks(pairs, at_once)
         chunk = math.ceil(pairs / chunks)
         # The last chunk is filled with pairs that are dropped again.
         padded = jnp.pad(keys, ((0, chunks * chunk - pairs), (0, 0)))
@@ -285,3 +285,11 @@ class ParticleRenderer:
             counts = jnp.asarray(config.histogram_counts, jnp.float32)
             images = jax.vmap(lambda image: match_histogram(image, counts))(images)
         return images
+
+
+def _chunks(pairs: int, at_once: int) -> int:
+    """Return a number of chunks of at most `at_once` pairs, of equal size if one is near."""
+    least = math.ceil(pairs / at_once)
+    # What fills the last chunk is rendered in vain, and dropped by a copy of all images.
+    equal = (n for n in range(least, 2 * least) if pairs % n == 0 and pairs // n > 1)
+    return next(equal, least)

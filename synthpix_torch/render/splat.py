@@ -91,13 +91,13 @@ class _Factors(NamedTuple):
     """Factors of the windows, a number for each row, or column, of each particle's window.
 
     Pixel (i, j) receives rows[i] * columns[j], and with correlated particles this times
-    exp(-(down[i] - right[j])^2), at most `most`.
+    exp(-(down[i] - right[j])^2), at most `most`. Both may be given for each pixel instead.
     """
 
     rows: Float[Array, "*windows width"]
     columns: Float[Array, "*windows width"]
-    down: Float[Array, "*windows width"] | None
-    right: Float[Array, "*windows width"] | None
+    down: Float[Array, "..."] | None
+    right: Float[Array, "..."] | None
     most: Float[Array, "*windows"] | None
 
 
@@ -167,9 +167,13 @@ def splat(
         peak=intensity * scale[:, None],
     )
     windows = jax.tree.map(lambda v: v.reshape(-1), windows)
-    integrate = partial(_factors, radius=radius, width=width, correlated=correlated)
+    integrate = partial(
+        _factors, radius=radius, width=width, correlated=correlated, by_pixel=block is None
+    )
     canvas = jnp.zeros((height, columns.size), jnp.int32)
     if block is None:
+        # Windows are placed once, not once for each of their pixels.
+        windows = lax.optimization_barrier(windows)
         factors = integrate(windows)
         # Error functions are computed once for a window, not once for each of its pixels.
         row, column = lax.optimization_barrier((factors.rows, factors.columns))
@@ -271,8 +275,13 @@ def _fractional_bits(
     return jnp.minimum(lax.clz(jnp.maximum(bound, 1)) - 1, MAX_FRACTIONAL_BITS)
 
 
-def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) -> _Factors:
-    """Integrate particles over the rows and over the columns of their windows."""
+def _factors(
+    windows: _Windows, *, radius: int, width: int, correlated: bool, by_pixel: bool
+) -> _Factors:
+    """Integrate particles over the rows and over the columns of their windows.
+
+    With `by_pixel` the coupling is prepared for each pixel instead of each row and each column.
+    """
     # From the left end of each window; what lies beyond the window is dark.
     pixel = jnp.arange(width, dtype=windows.y.dtype) - radius
     y, x = pixel[: 2 * radius + 1] - windows.y[..., None], pixel - windows.x[..., None]
@@ -298,11 +307,22 @@ def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) ->
         # Beyond, there is no light to be multiplied.
         return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
 
+    slope_y, slope_x = jnp.sqrt(coupling / variance_y), jnp.sqrt(coupling / variance_x)
+    slope_x = slope_x * jnp.sign(r)
+    down, right = y * slope_y[..., None], x * slope_x[..., None]
+    if by_pixel:
+        # Two numbers of a window take less memory than one for each of its rows.
+        slope_y, slope_x = lax.optimization_barrier((slope_y, slope_x))
+        shape = (2 * radius + 1, width)
+        i = jnp.broadcast_to(pixel[: shape[0], None], shape)
+        j = jnp.broadcast_to(pixel, shape)
+        down = (i - windows.y[..., None, None]) * slope_y[..., None, None]
+        right = (j - windows.x[..., None, None]) * slope_x[..., None, None]
     return _Factors(
         row * grown(y, variance_y) * light[..., None],
         column * grown(x, variance_x),
-        y * jnp.sqrt(coupling / variance_y)[..., None],
-        x * (jnp.sqrt(coupling / variance_x) * jnp.sign(r))[..., None],
+        down,
+        right,
         windows.peak,
     )
 
@@ -321,7 +341,10 @@ def _values(factors: _Factors) -> Float[Array, "*windows window width"]:
     values = factors.rows[..., None] * factors.columns[..., None, :]
     if factors.down is None or factors.right is None or factors.most is None:
         return values
-    apart = factors.down[..., None] - factors.right[..., None, :]
+    down, right = factors.down, factors.right
+    if down.ndim < values.ndim:
+        down, right = down[..., None], right[..., None, :]
+    apart = down - right
     # Rounding and the approximation end here: the bound on sums stands on it.
     return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
 

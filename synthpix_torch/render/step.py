@@ -19,6 +19,7 @@ from synthpix_torch.render.flags import check_random_flags, random_flags, shield
 from synthpix_torch.render.keys import Origin, record_keys
 from synthpix_torch.render.output import Appearance, lay_out
 from synthpix_torch.render.renderers import RENDERERS, PairRenderer
+from synthpix_torch.render.turns import Turns
 
 NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""
@@ -96,6 +97,7 @@ class Renderer:
         if self._flags["jax_enable_custom_prng"]:
             raise RuntimeError("torch has no typed random keys: leave jax_enable_custom_prng off.")
         self._device = device
+        self._turns = Turns(device)
         self._batch_size = config.batch_size
         self.adapt: Any = None
         self.generate: Any = None
@@ -128,15 +130,17 @@ class Renderer:
             return Loaded(flow_fields, None, images, *origin)
         if flow_fields is None:
             numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
-            labels, moving = self.generate(numbers)
+            labels, moving = self._turns.call(self.generate, numbers)
         else:
-            labels, moving = self.adapt(flow_fields)
+            labels, moving = self._turns.call(self.adapt, flow_fields)
         return Loaded(labels, moving, None, *origin)
 
     @shielded
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
         """Dispatch one batch: one call of one compiled function, which returns at once."""
-        rendered: Rendered = self.step(loaded, np.int32(repetition), np.bool_(last_step))
+        arguments = loaded, np.int32(repetition), np.bool_(last_step)
+        rendered: Rendered = self._turns.call(self.step, *arguments)
+        self._turns.end()
         return rendered
 
     def check_flags(self) -> None:
