@@ -20,7 +20,8 @@ from benchmarks.pipelines import kinematic
 from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.interop.device import choose_device
 
-BATCHES = 8
+BATCHES = 32
+REPETITIONS = 8
 
 
 def naive(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # First: synthpix would start JAX on all GPUs and preallocate most of their memory.
     choose_device()
     rows = []
-    for size, repetitions in ((128, 1), (128, BATCHES), (256, 1), (256, BATCHES)):
+    for size, repetitions in ((128, 1), (128, REPETITIONS), (256, 1), (256, REPETITIONS)):
         config = kinematic(size, batches_per_flow_batch=repetitions, buffer_size=16, num_threads=2)
         on_device = config | {"scheduler_class": "kinematic-device"}
         contestants = {
