@@ -236,7 +236,7 @@ def test_every_file_system_gets_the_same_bytes(
         assert (tmp_path / "a").read_bytes() == content[: places[-1]]
 
 
-def test_a_batch_that_cannot_be_recorded_leaves_no_shard(
+def test_a_batch_that_cannot_be_recorded_leaves_nothing_of_its_shard(
     dataset: SynthPixDataset, last: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(batch: Batch, **options: Any) -> dict[str, torch.Tensor]:
@@ -248,7 +248,8 @@ def test_a_batch_that_cannot_be_recorded_leaves_no_shard(
         patch.setattr("synthpix_torch.recording.writing.to_tensors", fails)
         with pytest.raises(MemoryError, match="no memory"):
             record(dataset, tmp_path / "a", last, shard_batches=2)
-    assert list((tmp_path / "a" / "shards").iterdir()) == []
+    # The other shard may have been written meanwhile.
+    assert list((tmp_path / "a" / "shards").glob("*000000*")) == []
     assert len(Recording(record(dataset, tmp_path / "a", last, shard_batches=2))) > 4
 
 
