@@ -14,6 +14,7 @@ import torch
 
 from synthpix_torch.data.formats.flo import write_flow
 from synthpix_torch.extra import import_extra
+from synthpix_torch.recording.batches import encode
 from synthpix_torch.recording.manifest import Manifest
 
 
@@ -81,13 +82,13 @@ def _write_hdf5(pairs: Pairs, manifest: Manifest, path: Path) -> None:
 def _write_flo(pairs: Pairs, manifest: Manifest, folder: Path) -> None:
     tifffile = import_extra("tifffile")
     folder.mkdir(parents=True)
-    factor = 65535 if manifest.plan.units["images"] == "0 to 1" else 257
+    scale = 1.0 if manifest.plan.units["images"] == "0 to 1" else 255.0
     digits = len(str(len(pairs) - 1))
     for index in range(len(pairs)):
         pair = pairs[index]
         name = f"{index:0{digits}}"
-        levels = (pair.images.float() * factor).round().clamp(0, 65535).numpy().astype(np.uint16)
-        for which, image in enumerate(levels, 1):
+        levels = encode(pair.images, "uint16", scale)
+        for which, image in enumerate(levels.numpy(), 1):
             tifffile.imwrite(folder / f"{name}_img{which}.tif", image)
         write_flow(folder / f"{name}_flow.flo", pair.flow_fields.permute(1, 2, 0).numpy())
 

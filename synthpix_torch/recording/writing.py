@@ -101,7 +101,7 @@ def record(
         closing(_make(dataset, shards, missing, progress=progress)) as batches_of_shards,
     ):
         tasks: deque[Future[Any]] = deque()
-        most = max(1, _SHARD_BYTES // _batch_bytes(dataset))
+        most = _batches_of_a_shard(dataset)
         made: list[Future[_Made]] = []
         try:
             for index, batch in batches_of_shards:
@@ -138,7 +138,7 @@ def _plan(
     if recipe["arguments"]["layout"] != "torch":
         raise ValueError("Only datasets of the torch layout are recorded: leave out layout.")
     if shard_batches is None:
-        shard_batches = max(1, _SHARD_BYTES // _batch_bytes(dataset)) if data else _SHARD_DIGESTS
+        shard_batches = _batches_of_a_shard(dataset) if data else _SHARD_DIGESTS
     return Plan(
         data=data,
         images=images if data else "given",
@@ -154,11 +154,12 @@ def _plan(
     )
 
 
-def _batch_bytes(dataset: SynthPixDataset) -> int:
-    """Return the bytes of images and flow fields, both float32 in most data."""
+def _batches_of_a_shard(dataset: SynthPixDataset) -> int:
+    """Return the number of batches that have about 64 MiB."""
     config = dataset.stream.config
     y, x = config.image_shape
-    return config.batch_size * 4 * 4 * y * x
+    # Images and flow fields, both float32 in most data.
+    return max(1, _SHARD_BYTES // (config.batch_size * 4 * 4 * y * x))
 
 
 def _begin(folder: Path, plan: Plan) -> Plan:
@@ -216,7 +217,7 @@ def _make(
 
 
 class _Made(NamedTuple):
-    """What is recorded of a batch."""
+    """The recorded content of a batch."""
 
     number: int
     pairs: int

@@ -309,7 +309,6 @@ def _factors(
 
     slope_y, slope_x = jnp.sqrt(coupling / variance_y), jnp.sqrt(coupling / variance_x)
     slope_x = slope_x * jnp.sign(r)
-    down, right = y * slope_y[..., None], x * slope_x[..., None]
     if by_pixel:
         # Two numbers of a window take less memory than one for each of its rows.
         slope_y, slope_x = lax.optimization_barrier((slope_y, slope_x))
@@ -318,6 +317,8 @@ def _factors(
         j = jnp.broadcast_to(pixel, shape)
         down = (i - windows.y[..., None, None]) * slope_y[..., None, None]
         right = (j - windows.x[..., None, None]) * slope_x[..., None, None]
+    else:
+        down, right = y * slope_y[..., None], x * slope_x[..., None]
     return _Factors(
         row * grown(y, variance_y) * light[..., None],
         column * grown(x, variance_x),
