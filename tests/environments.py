@@ -39,7 +39,7 @@ TESTS = (
     "orbax.py::test_state_and_composite_are_two_forms_of_one_state",
     "orbax.py::test_synthpix_itself_cannot_restore_what_it_saved",
 )
-"""What touches JAX, torch, Grain, Orbax, NumPy, SciPy and Lightning most."""
+"""Tests that use JAX, torch, Grain, Orbax, NumPy, SciPy and Lightning most."""
 
 TOOLS = ("beartype", "hypothesis", "psutil", "pytest", "pytest-timeout", "torchdata")
 

@@ -22,7 +22,7 @@ PARTS = {
 }
 
 HEAD = Path(__file__).with_name("configuration.md").read_text(encoding="utf-8").rstrip("\n")
-"""What stands before the tables."""
+"""Text before the tables."""
 
 
 def shown(value: Any) -> str:

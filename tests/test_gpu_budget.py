@@ -1,4 +1,4 @@
-"""What an H100 would do stays within a budget, counted in programs that are compiled without one.
+"""Programs compiled for an H100 stay within a budget of launches and bytes.
 
 The budget needs JAX's CUDA plugin and no GPU: docs/gpu.md has the environment.
 """

@@ -39,7 +39,7 @@ class Stages(NamedTuple):
 
 
 def measure_stages(dataset: SynthPixDataset, *, seconds: float) -> Stages:
-    """Measure the stages one after the other, about `seconds` in all."""
+    """Measure the stages sequentially, about `seconds` in all."""
     stream = dataset.stream
     count, share = stream.flows.count, seconds / 3
     reader = stream.flows.read(lambda index: index if count is None else index % count)

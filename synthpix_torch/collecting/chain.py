@@ -25,9 +25,9 @@ class Chain:
         calls: How often `collect` was called.
         like: A tree of the chain, without a folder.
         stored: Number of rows on disk, the first ones of the chain.
-        waiting: Blocks of the rows after them, but for the last rows, which are in no closed block.
+        waiting: Closed blocks with the rows after them, to be written.
         loaded: Whether the position is that of a checkpoint.
-        clean: Whether what lies beyond the position on disk was dealt with.
+        clean: Whether rows on disk beyond the position were deleted or moved aside.
     """
 
     def __init__(self, *, calls: int = 0, loaded: bool = False) -> None:
@@ -56,7 +56,7 @@ class Chain:
 
     @property
     def is_short(self) -> bool:
-        """Whether no memory is ready for the rows after the open block, half of which is filled."""
+        """True if the open block is half full and no other block is free."""
         return self._open is not None and self._open.is_half_full and not self._free
 
     def prepare(self) -> None:
@@ -67,7 +67,7 @@ class Chain:
         self._free.append(block)
 
     def close_block(self) -> None:
-        """Let the last rows wait with the others."""
+        """Close the open block, so that its rows are written too."""
         if self._open is not None:
             self.waiting.append(self._open)
             self._open = None

@@ -89,12 +89,12 @@ class Block:
 
     @property
     def is_full(self) -> bool:
-        """Whether another row needs another block."""
+        """True if no row can be added."""
         return self.count == self._capacity
 
     @property
     def is_half_full(self) -> bool:
-        """Whether the last row is the one in the middle."""
+        """True if exactly half of the rows are filled."""
         return self.count == (self._capacity + 1) // 2
 
     def touch(self) -> None:

@@ -116,7 +116,7 @@ class Flows:
         """Read the flow batches plan(0), plan(1), ... ahead, until the plan gives None.
 
         At most `buffer_size` records wait (by default those of two flow batches), read by at most
-        `num_threads` threads. With either at 0 nothing is read before it is asked for.
+        `num_threads` threads. With either at 0 nothing is prefetched.
         """
         size = self._config.records_per_flow_batch
         buffer = self._config.buffer_size
@@ -169,7 +169,7 @@ class _Plan:
             return _NOT_READ
         position, slot = divmod(index, self._size)
         flow_batch = self._plan(position)
-        # Read ahead, but never asked for: Grain would skip None and go on without end.
+        # Prefetched, but never requested: Grain would skip None and continue without end.
         return _AFTER_THE_END if flow_batch is None else self._element(flow_batch, slot)
 
 

@@ -22,8 +22,8 @@ _SIZES: Final = (
     "SLURM_STEP_NUM_TASKS",
     "SLURM_NTASKS",
 )
-"""Where launchers say how many processes they started. The first that is set decides: torchrun and
-mpirun start processes within a SLURM job, and a SLURM step may have fewer tasks than its job.
+"""Variables in which launchers state the number of processes. The first one set decides: torchrun
+and mpirun start processes within a SLURM job, and a SLURM step may have fewer tasks than its job.
 """
 
 

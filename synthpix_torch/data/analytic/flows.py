@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 Range = tuple[float, float]
 
 _ALPHA: Final = 1.2564312086261697
-"""Where exp(-a) (1 + 2 a) = 1: the Lamb-Oseen vortex is fastest at r^2 = a * 4 nu t."""
+"""Solution a of exp(-a) (1 + 2 a) = 1: the Lamb-Oseen vortex is fastest at r^2 = a * 4 nu t."""
 
 _LEAST: Final = 1e-12
 """Stands for 0 in quotients that have a limit there."""
