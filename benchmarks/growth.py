@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from benchmarks.report import command_line, table, write
 BATCHES = (1, 4, 16, 64, 256)
 IMAGES = (64, 128, 256, 512, 1024)
 FILES = (10, 100, 1000, 10_000)
-LEAST_BATCHES, LEAST_SECONDS = 3, 1.5
+SECONDS = 4.0
+ROUNDS = 3
 
 
 class Point(NamedTuple):
@@ -35,7 +37,7 @@ class Point(NamedTuple):
     Attributes:
         open: Seconds to build the dataset or the sampler.
         first: Seconds from there to the first batch, compilation included.
-        pair: Milliseconds for a pair of a later batch, the median.
+        pair: Milliseconds for a pair of the later batches, the mean over whole flow batches.
         state: Bytes of the state as JSON; 0 for synthpix.
         memory: Peak of resident memory in MiB.
     """
@@ -69,15 +71,18 @@ def measure(whose: str, config: dict[str, Any]) -> Point:
     opened = time.perf_counter()
     next(source)
     first = time.perf_counter()
-    seconds: list[float] = []
-    while len(seconds) < LEAST_BATCHES or sum(seconds) < LEAST_SECONDS:
-        turn = time.perf_counter()
+    whole = config["batches_per_flow_batch"]
+    for _ in range(2 * whole - 1):
         next(source)
-        seconds.append(time.perf_counter() - turn)
+    batches, turn = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - turn) < SECONDS:
+        for _ in range(whole):
+            next(source)
+        batches += whole
     return Point(
         open=opened - begin,
         first=first - opened,
-        pair=float(np.median(seconds)) / config["batch_size"] * 1000,
+        pair=seconds / (batches * config["batch_size"]) * 1000,
         state=len(json.dumps(state())),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
@@ -88,6 +93,20 @@ def in_a_process(whose: str, config: dict[str, Any]) -> Point:
     command = [sys.executable, "-m", "benchmarks.growth", "--point", whose, json.dumps(config)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Point(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def in_turns(config: dict[str, Any]) -> dict[str, list[Point]]:
+    """Measure both by turns."""
+    points: dict[str, list[Point]] = {"synthpix": [], "ours": []}
+    for _ in range(ROUNDS):
+        for whose, found in points.items():
+            found.append(in_a_process(whose, config))
+    return points
+
+
+def median(points: list[Point]) -> Point:
+    """Return the median of each measurement."""
+    return Point(*(statistics.median(values) for values in zip(*points, strict=True)))
 
 
 def of_files(folder: Path, count: int) -> dict[str, Any]:
@@ -149,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for axis, configs in axes(Path(folder)).items():
             found[axis] = {
-                size: {whose: in_a_process(whose, config) for whose in ("synthpix", "ours")}
+                size: {whose: median(points) for whose, points in in_turns(config).items()}
                 for size, config in configs.items()
             }
     body = ""
@@ -170,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         head += ["synthpix, s to the first batch", "ours", "synthpix, MiB", "ours", "state, bytes"]
         body += table(head, rows) + "\n\n"
     body += (
-        "Time per pair is the median of the batches of one process. Ours opens with the import of "
+        f"Each figure is the median of {ROUNDS} processes, those of both packages by turns. Time "
+        f"per pair is the mean of {SECONDS:.0f} s. Ours opens with the import of "
     )
     body += "this package and of torch, synthpix was imported before.\n\n"
     picture = f"{date.today().isoformat()}-growth.svg"
