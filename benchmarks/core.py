@@ -62,7 +62,8 @@ def renderers(size: int, batch: int, *, diameter: float = 2.0) -> dict[str, Cont
 
     def contender(name: str) -> Contender:
         renderer = RENDERERS[name](config, fields.shape[1:], jax.devices()[0])
-        _, moving = jax.jit(renderer.adapt)(fields)
+        _, adapted = jax.jit(renderer.adapt)(fields)
+        moving = fields if adapted is None else adapted
         render = jax.jit(renderer.render)
         return lambda i: render(keys[i % 100], moving)
 

@@ -102,12 +102,12 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
         return renderer.adapt, fields_shape
     if name == "fields":
         return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32)
-    labels, moving = jax.eval_shape(renderer.adapt, fields_shape)
+    labels, _ = jax.eval_shape(renderer.adapt, fields_shape)
     origin: Any = (
         jax.ShapeDtypeStruct((3, fields), jnp.int32),
         jax.ShapeDtypeStruct((2, batch), jnp.uint32),
     )
-    loaded = Loaded(labels, moving, None, *origin)
+    loaded = Loaded(labels, fields_shape, None, *origin)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     return renderer.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
 

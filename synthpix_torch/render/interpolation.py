@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Num
 
 
 def on_grid(
@@ -25,7 +25,7 @@ def on_grid(
 
 
 def at_points(
-    fields: Float[Array, "fields height width components"],
+    fields: Num[Array, "fields height width components"],
     *,
     field: Int32[Array, " sets"],
     y: Float[Array, "sets points"],
@@ -51,7 +51,8 @@ def at_points(
     def at(
         row: Int32[Array, "sets points"], column: Int32[Array, "sets points"]
     ) -> Float[Array, "sets points components"]:
-        return flat.at[(base + row) * width + column].get(mode="promise_in_bounds")
+        samples = flat.at[(base + row) * width + column].get(mode="promise_in_bounds")
+        return samples.astype(jnp.float32)
 
     above_left, above_right = at(row, column), at(row, beside)
     below_left, below_right = at(below, column), at(below, beside)

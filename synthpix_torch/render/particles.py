@@ -105,23 +105,21 @@ class ParticleRenderer:
                 pixels_per_label=self._geometry.pixels_per_label,
             )
 
-    def adapt(
-        self, flow_fields: Num[Array, "f y x c"]
-    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f y x c"]]:
-        """Return the displacements at the labels, and the whole fields, which move particles."""
-        fields = flow_fields.astype(jnp.float32)
+    def adapt(self, flow_fields: Num[Array, "f y x c"]) -> tuple[Float[Array, "f h w 2"], None]:
+        """Return the displacements at the labels; particles move with the fields as they are."""
+        fields = flow_fields[..., :2].astype(jnp.float32)
         place = self._geometry
-        labels = on_grid(fields[..., :2], y=place.label_nodes(0), x=place.label_nodes(1))
+        labels = on_grid(fields, y=place.label_nodes(0), x=place.label_nodes(1))
         if self._config.output_units == "pixels":
             labels = labels * place.pixels_per_speed
-        return labels, fields
+        return labels, None
 
     def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return a key for each pair that no other pair and no other seed has."""
         return pair_keys(origin, repetition, seed=self._config.seed)
 
     def render(
-        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f y x c"]
+        self, keys: UInt32[Array, "n k"], moving: Num[Array, "f y x c"]
     ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
         """Render one pair for each key; pair i moves with flow field i % f.
 
@@ -166,7 +164,7 @@ class ParticleRenderer:
         keys: UInt32[Array, "chunk k"],
         field: Int32[Array, " chunk"],
         *,
-        moving: Float[Array, "f y x c"],
+        moving: Num[Array, "f y x c"],
     ) -> tuple[Float[Array, "chunk h w"], Float[Array, "chunk h w"], Drawn]:
         """Render some pairs together: seed, move, sum the light, expose."""
         chunk = keys.shape[0]
@@ -235,7 +233,7 @@ class ParticleRenderer:
         particles: Particles,
         seeds: Seeds,
         *,
-        moving: Float[Array, "f y x c"],
+        moving: Num[Array, "f y x c"],
         field: Int32[Array, " chunk"],
     ) -> Particles:
         """Move particles by one Euler step, and light them where they are then."""

@@ -38,8 +38,10 @@ class PairRenderer(Protocol):
 
     def adapt(
         self, flow_fields: Num[Array, "f y x c"]
-    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a k"]]:
+    ) -> tuple[Float[Array, "f h w 2"], Float[Array, "f b a k"] | None]:
         """Return the labels, and the velocities that move particles.
+
+        None instead of velocities spares a copy where the flow fields themselves move particles.
 
         Args:
             flow_fields: Velocities (x, y, ...) in length units per second.
@@ -54,13 +56,13 @@ class PairRenderer(Protocol):
         """
 
     def render(
-        self, keys: UInt32[Array, "n k"], moving: Float[Array, "f b a k"]
+        self, keys: UInt32[Array, "n k"], moving: Num[Array, "f b a k"]
     ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], ImageGenerationParameters]:
         """Return first images and second images in grey levels, and what was drawn for each pair.
 
         Args:
             keys: The key of each pair.
-            moving: What `adapt` returned; pair i moves with flow field i % f.
+            moving: What `adapt` returned, or the flow fields; pair i moves with field i % f.
         """
 
 

@@ -133,6 +133,7 @@ class Renderer:
             labels, moving = self._turns.call(self.generate, numbers)
         else:
             labels, moving = self._turns.call(self.adapt, flow_fields)
+            moving = flow_fields if moving is None else moving
         return Loaded(labels, moving, None, *origin)
 
     @shielded
@@ -162,7 +163,9 @@ def _generate(
     """Make flow fields on the device, and adapt them."""
     generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
-    return renderer.adapt(generate(record_numbers))
+    flow_fields = generate(record_numbers)
+    labels, moving = renderer.adapt(flow_fields)
+    return labels, flow_fields if moving is None else moving
 
 
 def _step(
