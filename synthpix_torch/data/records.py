@@ -209,6 +209,11 @@ class Records:
         self._reporter.report(remarks)
 
     @property
+    def generated(self) -> bool:
+        """Whether a generator makes the flow fields."""
+        return self._generator is not None
+
+    @property
     def remarks(self) -> tuple[Remark, ...]:
         """The remarks that were reported, one for each kind."""
         return tuple(self._reporter.reported.values())

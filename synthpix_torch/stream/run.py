@@ -111,6 +111,8 @@ class Run:
                 if self._failure is not None:
                     raise self._failure
                 self._dispatch()
+                # What is in flight together is rendered side by side.
+                self._dispatch_ahead()
             number, rendered, files = self._dispatched.popleft()
             return to_batch(rendered, files=files, number=number, bridge=self._stages.bridge)
 
@@ -124,21 +126,29 @@ class Run:
     def dispatch_ahead(self) -> None:
         """Dispatch the next batches, up to the number chosen.
 
-        Nothing is dispatched after the first batch, which would wait for the flow fields of the
-        second. An error is raised when its batch is requested.
+        The first batch does not wait until the flow fields of the second are read. An error is
+        raised when its batch is requested.
         """
+        with _MAKING:
+            self._dispatch_ahead()
+
+    def _dispatch_ahead(self) -> None:
         while (
             self._failure is None
-            and self._next != self._start + self._stride
             and len(self._dispatched) < self._ahead
             and (self._stop is None or self._next < self._stop)
+            and (self._next != self._start + self._stride or self._is_at_hand(self._next))
         ):
             try:
-                with _MAKING:
-                    self._dispatch()
+                self._dispatch()
             except Exception as error:
                 # The traceback would keep this object alive.
                 self._failure = error.with_traceback(None)
+
+    def _is_at_hand(self, number: int) -> bool:
+        """Return whether the flow fields of a batch are loaded or soon generated."""
+        place = self._stages.order.place(number)
+        return place.flow_batch in self._loaded or self._stages.flows.generated
 
     def _dispatch(self) -> None:
         stages = self._stages
