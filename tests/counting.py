@@ -34,8 +34,6 @@ class _Run:
             number=number,
         )
 
-    def dispatch_ahead(self) -> None: ...
-
     def close(self) -> None: ...
 
 

@@ -25,7 +25,7 @@ def test_what_makes_batches_is_compiled_without_tuning(
             "synthpix_torch.render"
         )
     }
-    expected = {"_step"} if kind == "real" else {"_step", "adapt", "_generate"}
+    expected = {"_step"} if kind == "real" else {"_step", "_adapt", "_generate"}
     assert options == {
         name: {"compiler_options": {"xla_gpu_autotune_level": 0}} for name in expected
     }

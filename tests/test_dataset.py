@@ -21,6 +21,8 @@ from oracle import differing, digest, ours, sampler, stream, theirs
 from torch.utils.data import DataLoader, Dataset
 
 from synthpix_torch import Batch, SynthPixDataset
+from synthpix_torch.batch import to_batch
+from synthpix_torch.stream import run as run_module
 
 
 def numbers(batches: Any, count: int | None = None) -> list[int]:
@@ -579,15 +581,38 @@ def test_flow_batches_that_are_used_up_are_dropped() -> None:
                 assert dataset._delivery.run.loaded_flow_batches <= streams
 
 
-def test_nothing_is_dispatched_ahead_of_the_second_batch() -> None:
-    with SynthPixDataset(base(**few)) as dataset:
-        ahead = []
-        for _ in range(4):
-            next(iter(dataset))
-            assert dataset._delivery.run is not None
-            ahead.append(dataset._delivery.run.dispatched)
-    # The first batch is not kept waiting for the flow fields of the second.
-    assert ahead == [0, 2, 2, 2]
+def test_the_first_batch_does_not_wait_until_the_fields_of_others_are_read() -> None:
+    def ahead(**arguments: Any) -> list[int]:
+        with SynthPixDataset(**arguments) as dataset:
+            found = []
+            for _ in range(4):
+                next(iter(dataset))
+                assert dataset._delivery.run is not None
+                found.append(dataset._delivery.run.dispatched)
+        return found
+
+    twice = own(batches_per_flow_batch=2)
+    assert ahead(config=own(batches_per_flow_batch=1), source=Counting(640)) == [0, 2, 2, 2]
+    # The second batch needs no other fields, and generated ones are there at once.
+    assert ahead(config=twice, source=Counting(640)) == [1, 2, 2, 2]
+    assert ahead(config=base(batches_per_flow_batch=1)) == [2, 2, 2, 2]
+
+
+def test_a_batch_is_waited_for_after_later_ones_were_dispatched() -> None:
+    with SynthPixDataset(base()) as dataset:
+        run = dataset.stream.run(0, ahead=1)
+        in_flight = []
+        with pytest.MonkeyPatch.context() as patch:
+
+            def waiting(*args: Any, **kwargs: Any) -> Any:
+                in_flight.append(1 + run.dispatched)
+                return to_batch(*args, **kwargs)
+
+            patch.setattr(run_module, "to_batch", waiting)
+            for _ in range(3):
+                next(run)
+        run.close()
+    assert in_flight == [2, 2, 2]
 
 
 def test_reading_ahead_is_bounded_and_can_be_turned_off() -> None:
@@ -612,6 +637,26 @@ def test_records_are_read_side_by_side_in_the_background() -> None:
     with SynthPixDataset(own(randomize=False, num_threads=4), source=source) as dataset:
         next(iter(dataset))
         assert source.most == 4
+
+
+def test_a_thread_reads_several_records_at_a_time() -> None:
+    readers: dict[int, int] = {}
+
+    class Noting(Counting):
+        def __getitem__(self, index: int) -> np.ndarray:
+            field = super().__getitem__(index)
+            # The first read, for the shape, is overwritten.
+            readers[index] = threading.get_ident()
+            return field
+
+    for threads, portion in ((2, 8), (8, 5), (40, 1)):
+        readers.clear()
+        config = own(batch_size=40, flow_fields_per_batch=40, randomize=False, num_threads=threads)
+        with SynthPixDataset(config, source=Noting(400, delay=0.001)) as dataset:
+            next(iter(dataset))
+        alike = [readers[i] == readers[i + 1] for i in range(39)]
+        assert all(same for i, same in enumerate(alike) if (i + 1) % portion)
+        assert not all(alike)
 
 
 def test_a_read_that_cpython_spoiled_is_repeated() -> None:

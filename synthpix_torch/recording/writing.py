@@ -204,9 +204,7 @@ def _make(
                 stop = shards[missing[-1]].stop
                 run = dataset.stream.run(batches.start, stop=stop, ahead=dataset.ahead)
             for _ in batches:
-                batch = next(run)
-                run.dispatch_ahead()
-                yield index, batch
+                yield index, next(run)
                 if bar is not None:
                     bar.update()
     finally:

@@ -24,35 +24,36 @@ class Appearance(NamedTuple):
     scale_images: bool = False
 
 
-def lay_out(
+def lay_out_labels(
+    labels: Float[Array, "n y x 2"], *, appearance: Appearance
+) -> Float[Array, "n ..."]:
+    """Bring labels to their final layout: (n, 2, y, x) in torch's, as they are in synthpix's."""
+    return labels if appearance.layout == "synthpix" else jnp.moveaxis(labels, 3, 1)
+
+
+def lay_out_images(
     images1: Num[Array, "n h w"],
     images2: Num[Array, "n h w"],
-    labels: Float[Array, "n y x 2"],
     *,
     valid: Bool[Array, " n"],
     appearance: Appearance,
-) -> tuple[tuple[Array, ...], Array]:
-    """Bring images and labels to their final layout, range and dtype.
+) -> tuple[Array, ...]:
+    """Bring images to their final layout, range and dtype.
 
     Args:
         images1: First images in grey levels from 0 to 255.
         images2: Second images.
-        labels: Displacements, components last.
         valid: Whether each slot holds data; the others become zero.
         appearance: The requested layout, range and dtype.
 
     Returns:
-        The pairs as one array (n, 2, h, w) and labels (n, 2, y, x) in torch's layout; in synthpix's
-        layout both images apart and labels (n, y, x, 2).
+        The pairs as one array (n, 2, h, w) in torch's layout; in synthpix's both images apart.
     """
-    labels = jnp.where(valid[:, None, None, None], labels, 0)
 
     def finish(image: Array) -> Array:
         image = jnp.where(valid[:, None, None], image.astype(jnp.float32), 0)
         image = image / 255 if appearance.scale_images else image
         return image.astype(appearance.image_dtype)
 
-    if appearance.layout == "synthpix":
-        return (finish(images1), finish(images2)), labels
-    pair = jnp.stack([finish(images1), finish(images2)], axis=1)
-    return (pair,), jnp.moveaxis(labels, 3, 1)
+    images = finish(images1), finish(images2)
+    return images if appearance.layout == "synthpix" else (jnp.stack(images, axis=1),)

@@ -45,8 +45,8 @@ from synthpix_torch.render.seeding import (
 )
 from synthpix_torch.render.splat import Particles, splat
 
-CPU_WORKING_BYTES: Final = 16 * 2**20
-"""Memory for the particles and images that are rendered together on a CPU, near its caches."""
+CPU_WORKING_BYTES: Final = 64 * 2**20
+"""Memory for the particles and images that are rendered together on a CPU; more is no faster."""
 
 GPU_WORKING_BYTES: Final = 4 * 2**30
 """The same on any other device, which needs many pairs at once to be busy."""

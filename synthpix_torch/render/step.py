@@ -17,7 +17,7 @@ from synthpix_torch.data.flow_batches import FlowBatch
 from synthpix_torch.data.generators import GENERATORS
 from synthpix_torch.render.flags import check_random_flags, random_flags, shielded
 from synthpix_torch.render.keys import Origin, record_keys
-from synthpix_torch.render.output import Appearance, lay_out
+from synthpix_torch.render.output import Appearance, lay_out_images, lay_out_labels
 from synthpix_torch.render.renderers import RENDERERS, PairRenderer
 from synthpix_torch.render.turns import Turns
 
@@ -29,14 +29,15 @@ class Loaded(NamedTuple):
     """A flow batch on the device, ready for all its repetitions.
 
     Attributes:
-        labels: Displacements on the grid of the labels, in pixels or the configured unit.
+        labels: Displacements on the grid of the labels, in pixels or the configured unit; in the
+            final layout but for recorded images.
         flow_fields: Velocities that move the particles; of real images nothing.
         images: The real images; of rendered ones nothing.
         records: Seeds, epochs and validity of the records, in this order.
         pairs: Number of each pair of a batch in the stream of pairs: high and low 32 bits.
     """
 
-    labels: Float[Array, "f h w 2"]
+    labels: Num[Array, "f a b c"]
     flow_fields: Num[Array, "f y x c"] | None
     images: Num[Array, "f 2 h w"] | None
     records: Int[Array, "3 f"]
@@ -104,8 +105,9 @@ class Renderer:
         renderer: PairRenderer | None = None
         if not config.include_images:
             renderer = RENDERERS[appearance.renderer](config, flow_field_shape, device)
-            self.adapt = _compiled(renderer.adapt)
-            self.generate = _compiled(_generate, config=config, renderer=renderer)
+            final = {"renderer": renderer, "appearance": appearance}
+            self.adapt = _compiled(_adapt, **final)
+            self.generate = _compiled(_generate, config=config, **final)
         self.step = _compiled(
             _step,
             renderer=renderer,
@@ -157,14 +159,28 @@ def _compiled(function: Callable[..., Any], **fixed: Any) -> Any:
     return jax.jit(partial(function, **fixed), compiler_options=NOT_TUNED)
 
 
+def _adapt(
+    flow_fields: Num[Array, "f y x c"], *, renderer: PairRenderer, appearance: Appearance
+) -> tuple[Float[Array, "f ..."], Float[Array, "f b a k"] | None]:
+    """Make labels in their final layout, and what moves particles if not the fields themselves."""
+    labels, moving = renderer.adapt(flow_fields)
+    if renderer.fluid is not None:
+        labels = jnp.where(renderer.fluid[..., None], labels, 0)
+    return lay_out_labels(labels, appearance=appearance), moving
+
+
 def _generate(
-    record_numbers: Int[Array, " f"], *, config: Config, renderer: PairRenderer
-) -> tuple[Float[Array, "f h w 2"], Float[Array, "f y x c"]]:
+    record_numbers: Int[Array, " f"],
+    *,
+    config: Config,
+    renderer: PairRenderer,
+    appearance: Appearance,
+) -> tuple[Float[Array, "f ..."], Float[Array, "f b a k"]]:
     """Make flow fields on the device, and adapt them."""
     generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
     flow_fields = generate(record_numbers)
-    labels, moving = renderer.adapt(flow_fields)
+    labels, moving = _adapt(flow_fields, renderer=renderer, appearance=appearance)
     return labels, flow_fields if moving is None else moving
 
 
@@ -192,13 +208,16 @@ def _step(
         assert loaded.flow_fields is not None
         keys = renderer.keys(Origin(seeds, loaded.pairs[:, record], loaded.pairs), repetition)
         images1, images2, params = renderer.render(keys.keys, loaded.flow_fields)
-    # A gather, so that each batch has labels of its own, which may be written to.
-    labels = loaded.labels[slots % loaded.labels.shape[0]].astype(jnp.float32)
+    labels = loaded.labels
+    if renderer is None:
+        labels = lay_out_labels(labels.astype(jnp.float32), appearance=appearance)
+    # Repeated, so that each batch has labels of its own, which may be written to.
+    labels = jnp.tile(labels, (-(-batch_size // len(labels)), 1, 1, 1))[:batch_size]
+    labels = jnp.where(mask[:, None, None, None], labels, 0)
     valid_labels: Bool[Array, "n y x"] | None = None
     if renderer is not None and renderer.fluid is not None:
-        labels = jnp.where(renderer.fluid[..., None], labels, 0)
         valid_labels = mask[:, None, None] & renderer.fluid
-    images, flow_fields = lay_out(images1, images2, labels, valid=mask, appearance=appearance)
+    images = lay_out_images(images1, images2, valid=mask, appearance=appearance)
     done = jnp.broadcast_to(last_step, (batch_size,)) if episodic else None
     bits = jnp.where(mask, keys.seeds, 0)
-    return Rendered(images, flow_fields, params, done, mask, epoch, bits, keys.keys, valid_labels)
+    return Rendered(images, labels, params, done, mask, epoch, bits, keys.keys, valid_labels)

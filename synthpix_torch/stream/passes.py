@@ -119,7 +119,6 @@ class Delivery:
         run = self._run_at(cursor.position + rank, world_size)
         try:
             batch = next(run)
-            run.dispatch_ahead()
         except BaseException:
             self.run = None
             run.close()
@@ -272,9 +271,7 @@ class Window(IterableDataset[Any]):
         )
         try:
             for _ in range(length):
-                batch = next(run)
-                run.dispatch_ahead()
-                yield batch
+                yield next(run)
         finally:
             run.close()
 

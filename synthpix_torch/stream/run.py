@@ -45,8 +45,8 @@ class _Dispatched(NamedTuple):
 class Run:
     """The batches start, start + stride, ... in this order only; must be closed.
 
-    Flow batches are prefetched in the background from the start. Call `dispatch_ahead` after each
-    batch has been delivered, so that the device computes the next batches in the meantime.
+    Flow batches are prefetched in the background from the start, and the device computes the next
+    batches while one is used.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class Run:
                 if self._failure is not None:
                     raise self._failure
                 self._dispatch()
-                # What is in flight together is rendered side by side.
-                self._dispatch_ahead()
+            # Before the wait for this batch: what is in flight together is rendered side by side.
+            self._dispatch_ahead()
             number, rendered, files = self._dispatched.popleft()
             return to_batch(rendered, files=files, number=number, bridge=self._stages.bridge)
 
@@ -123,21 +123,17 @@ class Run:
         self._dispatched.clear()
         self._loaded.clear()
 
-    def dispatch_ahead(self) -> None:
-        """Dispatch the next batches, up to the number chosen.
-
-        The first batch does not wait until the flow fields of the second are read. An error is
-        raised when its batch is requested.
-        """
-        with _MAKING:
-            self._dispatch_ahead()
-
     def _dispatch_ahead(self) -> None:
+        """Dispatch the batches after the next one, up to the number chosen.
+
+        The first batch does not wait until the flow fields of others are read. An error is raised
+        when its batch is requested.
+        """
         while (
             self._failure is None
-            and len(self._dispatched) < self._ahead
+            and len(self._dispatched) <= self._ahead
             and (self._stop is None or self._next < self._stop)
-            and (self._next != self._start + self._stride or self._is_at_hand(self._next))
+            and (self.number != self._start or self._is_at_hand(self._next))
         ):
             try:
                 self._dispatch()
