@@ -84,7 +84,7 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
     )
     height, width = config.flow_field_size
     shape = (int(height), int(width), 2)
-    fields_shape = jax.ShapeDtypeStruct((fields, *shape), jnp.float32)
+    fields_shape: Any = jax.ShapeDtypeStruct((fields, *shape), jnp.float32)
     if name == "synthpix":
         # The geometry is computed, not compiled.
         place = geometry(config, shape, jax.devices("cpu")[0])
@@ -103,12 +103,11 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
     if name == "fields":
         return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32)
     labels, _ = jax.eval_shape(renderer.adapt, fields_shape)
-    fields_too: Any = fields_shape
     origin: Any = (
         jax.ShapeDtypeStruct((3, fields), jnp.int32),
         jax.ShapeDtypeStruct((2, batch), jnp.uint32),
     )
-    loaded = Loaded(labels, fields_too, None, *origin)
+    loaded = Loaded(labels, fields_shape, None, *origin)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     return renderer.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
 
