@@ -1,7 +1,7 @@
 """Measure how time and memory grow with batch, image and data: python -m benchmarks.growth.
 
-Each point is measured in a new process, for this package and for synthpix. Both prefetch two flow
-batches with two threads.
+Each point is measured in new processes, for this package and for synthpix by turns. Both prefetch
+two flow batches with two threads. A flow batch makes four batches if nothing else is said.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.report import command_line, table, write
 BATCHES = (1, 4, 16, 64, 256)
 IMAGES = (64, 128, 256, 512, 1024)
 FILES = (10, 100, 1000, 10_000)
+OWN_FIELDS = (128, 256)
 SECONDS = 4.0
 ROUNDS = 3
 
@@ -72,7 +73,7 @@ def measure(whose: str, config: dict[str, Any]) -> Point:
     next(source)
     first = time.perf_counter()
     whole = config["batches_per_flow_batch"]
-    for _ in range(2 * whole - 1):
+    for _ in range(4 * whole - 1):
         next(source)
     batches, turn = 0, time.perf_counter()
     while (seconds := time.perf_counter() - turn) < SECONDS:
@@ -118,9 +119,13 @@ def of_files(folder: Path, count: int) -> dict[str, Any]:
     return configuration(64, 8, scheduler_class=".npy", file_list=[str(folder)])
 
 
-def configuration(size: int, batch: int, **changes: Any) -> dict[str, Any]:
-    """Configure four batches per flow batch; both packages prefetch two flow batches."""
-    own = {"batch_size": batch, "flow_fields_per_batch": batch, "batches_per_flow_batch": 4}
+def configuration(size: int, batch: int, *, repetitions: int = 4, **changes: Any) -> dict[str, Any]:
+    """Configure flow batches that are used again; both packages prefetch two of them."""
+    own = {
+        "batch_size": batch,
+        "flow_fields_per_batch": batch,
+        "batches_per_flow_batch": repetitions,
+    }
     return kinematic(size, **own, buffer_size=2 * batch, num_threads=2, **changes)
 
 
@@ -129,6 +134,9 @@ def axes(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return {
         "batch size, images of 64 px": {size: configuration(64, size) for size in BATCHES},
         "image in px, batches of 4": {size: configuration(size, 4) for size in IMAGES},
+        "image in px, batches of 8, a field of its own for each pair": {
+            size: configuration(size, 8, repetitions=1) for size in OWN_FIELDS
+        },
         "files, batches of 8 of 64 px": {
             count: of_files(folder / str(count), count) for count in FILES
         },
