@@ -3,6 +3,7 @@
 import threading
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,12 @@ def test_blocks_of_particles_and_lanes_change_no_bit(block: int, lanes: int) -> 
 def test_blocks_sum_the_windows_that_a_gpu_sums_at_once() -> None:
     # On a CPU, which may compile the same arithmetic to other last bits.
     particles = cloud(500, seed=1)
+    odd = jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, -1e30, 1e30, 2.0**31] * 8)
+    particles = particles._replace(
+        y=particles.y.at[0, :48].set(odd),
+        x=particles.x.at[1, :48].set(odd),
+        intensity=particles.intensity.at[:, 48:96].set(0),
+    )
     np.testing.assert_allclose(
         whole(particles), render_cloud(particles, block=None), rtol=0, atol=1e-2
     )
@@ -183,23 +190,46 @@ def test_more_pixels_than_an_index_counts_are_refused() -> None:
         )
 
 
-def render(working_bytes: int | None = None, **changes: Any) -> tuple[Any, ...]:
-    """Render one batch of pairs in a still fluid."""
+def render(
+    working_bytes: int | None = None,
+    *,
+    platform: str = "cpu",
+    moving: jax.Array | None = None,
+    **changes: Any,
+) -> tuple[Any, ...]:
+    """Render one batch of pairs on a CPU as for a platform, in a still fluid unless it moves."""
     shape = changes.pop("image_shape", (48, 40))
     size = (float(shape[0] + 8), float(shape[1] + 8))
     changes = {"batch_size": 5, "flow_fields_per_batch": 2, **changes}
     config = read_config(base(image_shape=shape, flow_field_size=size, **changes))
-    device = jax.devices("cpu")[0]
+    device = Mock(jax.Device, platform=platform)
     renderer = ParticleRenderer(config, (9, 11, 2), device, working_bytes=working_bytes)
     keys = jax.random.split(jax.random.PRNGKey(2), config.batch_size)
-    made: tuple[Any, ...] = jax.jit(renderer.render)(keys, jnp.zeros((2, 9, 11, 2)))
+    moving = jnp.zeros((2, 9, 11, 2)) if moving is None else moving
+    made: tuple[Any, ...] = jax.jit(renderer.render)(keys, moving)
     return made
 
 
-def test_memory_bound_changes_no_bit() -> None:
+SPEEDS = jnp.asarray(np.random.default_rng(6).uniform(-3, 3, (2, 9, 11, 2)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> tuple[Any, ...]:
+    return render(moving=SPEEDS)
+
+
+def test_memory_bound_changes_no_bit(on_cpu: tuple[Any, ...]) -> None:
     # Three chunks of two pairs, of which one is dropped, and several blocks of particles.
-    for a, b in zip(jax.tree.leaves(render()), jax.tree.leaves(render(20_000)), strict=True):
+    chunks = render(20_000, moving=SPEEDS)
+    for a, b in zip(jax.tree.leaves(on_cpu), jax.tree.leaves(chunks), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_gpu_renders_what_a_cpu_renders(on_cpu: tuple[Any, ...]) -> None:
+    on_gpu = render(platform="gpu", moving=SPEEDS)
+    for a, b in zip(jax.tree.leaves(on_cpu), jax.tree.leaves(on_gpu), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-2)
+    assert not np.allclose(on_gpu[0], on_gpu[1], rtol=0, atol=10)
 
 
 SPARSE: dict[str, Any] = {

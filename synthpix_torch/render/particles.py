@@ -7,6 +7,7 @@ fuse (`draws`), and without a float scatter, whose bits depend on the order of i
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Final
 
 import jax
@@ -127,7 +128,7 @@ class ParticleRenderer:
             ValueError: So many or so bright particles that their sum could leave 31 bits.
         """
         pairs = keys.shape[0]
-        # Never one alone: XLA inlines a loop of one step, see `_seed_all`.
+        # Never one alone: XLA inlines a loop of one step, see `_render_chunk`.
         at_once = max(2, self._working_bytes // self._bytes_of_a_pair())
         chunks = _chunks(pairs, at_once)
         chunk = math.ceil(pairs / chunks)
@@ -168,17 +169,22 @@ class ParticleRenderer:
     ) -> tuple[Float[Array, "chunk h w"], Float[Array, "chunk h w"], Drawn]:
         """Render some pairs together: seed, move, sum the light, expose."""
         chunk = keys.shape[0]
-        stages = jax.vmap(stage_keys)(keys)
+        # A GPU draws for each image, see `_draw_at_once`.
+        drawing = keys if self._on_cpu else jnp.tile(keys, (2, 1))
+        stages = jax.vmap(stage_keys)(drawing)
         drawn = jax.vmap(lambda key: draw_parameters(key, config=self._config))(stages.parameters)
-        first, second, seeds = self._seed_all((keys, stages, drawn))
-        # Both start at the same positions, of which one copy leaves the loop.
-        second = self._move(
-            second._replace(y=first.y, x=first.x), seeds, moving=moving, field=field
-        )
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
-        if not self._on_cpu:
-            # Drawn where they are concatenated, and once.
-            both = lax.optimization_barrier(both)
+        if self._on_cpu:
+            # There XLA discards optimization barriers before it fuses, but keeps loops.
+            first, second, seeds = lax.map(
+                self._seed, (keys, stages, drawn), batch_size=max(1, chunk // 2)
+            )
+            # Both start at the same positions, of which one copy leaves the loop.
+            second = self._move(
+                second._replace(y=first.y, x=first.x), seeds, moving=moving, field=field
+            )
+            both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+        else:
+            both = self._draw_at_once((drawing, stages, drawn), moving=moving, field=field)
         light = splat(
             both,
             shape=self._geometry.image_shape,
@@ -191,25 +197,34 @@ class ParticleRenderer:
         )
         # Exposed apart: a kernel with two results would be compiled in pieces.
         return (
-            self._expose(light[:chunk], keys, stages.noise1, image=0),
-            self._expose(light[chunk:], keys, stages.noise2, image=1),
-            drawn,
+            self._expose(light[:chunk], keys, stages.noise1[:chunk], image=0),
+            self._expose(light[chunk:], keys, stages.noise2[:chunk], image=1),
+            jax.tree.map(lambda v: v[:chunk], drawn),
         )
 
-    def _seed_all(
-        self, pairs: tuple[UInt32[Array, "chunk k"], StageKeys, Drawn]
-    ) -> tuple[Particles, Particles, Seeds]:
-        """Draw the particles of pairs, and positions once for all that uses them."""
-        seeded: tuple[Particles, Particles, Seeds]
-        if self._on_cpu:
-            # There XLA discards optimization barriers before it fuses, but keeps loops.
-            seeded = lax.map(self._seed, pairs, batch_size=max(1, len(pairs[0]) // 2))
-        else:
-            first, second, seeds = jax.vmap(self._seed)(pairs)
-            # The motion needs positions before the rest.
-            y, x = lax.optimization_barrier((first.y, first.x))
-            seeded = first._replace(y=y, x=x), second, seeds
-        return seeded
+    def _draw_at_once(
+        self,
+        images: tuple[UInt32[Array, "images k"], StageKeys, Drawn],
+        *,
+        moving: Num[Array, "f y x c"],
+        field: Int32[Array, " chunk"],
+    ) -> Particles:
+        """Draw the particles of all first images and then of all second images.
+
+        The particles of a pair are drawn for each of its images, so that nothing is stored between
+        the draws and their use.
+        """
+        first, second, seeds = jax.vmap(self._seed)(images)
+        chunk = len(field)
+        # The motion needs positions before the rest.
+        y, x = lax.optimization_barrier((first.y[:chunk], first.x[:chunk]))
+        first = first._replace(y=jnp.tile(y, (2, 1)), x=jnp.tile(x, (2, 1)))
+        second = self._move(
+            second._replace(y=first.y, x=first.x), seeds, moving=moving, field=jnp.tile(field, 2)
+        )
+        moved = jnp.arange(2 * chunk)[:, None] >= chunk
+        both: Particles = jax.tree.map(partial(jnp.where, moved), second, first)
+        return both
 
     def _seed(
         self, pair: tuple[UInt32[Array, "k"], StageKeys, Drawn]

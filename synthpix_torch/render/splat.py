@@ -5,11 +5,7 @@ it. The sums are made in 32-bit integers (fixed point), so they are associative:
 image depend neither on the order of the particles nor on how a GPU schedules its atomics, nor on
 how the work is cut into blocks.
 
-A pixel receives the mean of the particle over its area. Where rho is 0 that is a product of
-differences of error functions. Else this product is multiplied by the coupling of the Gaussian that
-has the second moments of the integrated particle, those of the particle plus 1/12 along each axis:
-the ratio of its density to that without correlation, at the centre of the pixel.
-docs/performance.md compares this with quadrature.
+`light` integrates one particle over the pixels of its window.
 """
 
 import math
@@ -20,12 +16,12 @@ from typing import Final, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, UInt32
+
+from synthpix_torch.render.light import Factors, Shape, factors_of, shape_of, values_of
 
 MAX_FRACTIONAL_BITS: Final = 16
 """Resolution of a contribution: 2^-16 grey levels, finer than float32 resolves a level of 255."""
-
-_LARGEST_EXPONENT: Final = 10.0
 
 _WINDOW_UPDATES = lax.ScatterDimensionNumbers(
     update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
@@ -87,18 +83,22 @@ class _Windows(NamedTuple):
     peak: Float[Array, "*windows"]
 
 
-class _Factors(NamedTuple):
-    """Factors of the windows, a number for each row, or column, of each particle's window.
+class _Spots(NamedTuple):
+    """Particles of images as a GPU stores them.
 
-    Pixel (i, j) receives rows[i] * columns[j], and with correlated particles this times
-    exp(-(down[i] - right[j])^2), at most `most`. Both may be given for each pixel instead.
+    Attributes:
+        start: First row of the window in the lower bits, first column in the upper bits.
+        y: Position.
+        x: Position.
+        intensity: Grey level at the centre; zero if the window is unseen.
+        shape: What the pixels of a window share.
     """
 
-    rows: Float[Array, "*windows width"]
-    columns: Float[Array, "*windows width"]
-    down: Float[Array, "..."] | None
-    right: Float[Array, "..."] | None
-    most: Float[Array, "*windows"] | None
+    start: UInt32[Array, "images particles"]
+    y: Float[Array, "images particles"]
+    x: Float[Array, "images particles"]
+    intensity: Float[Array, "images particles"]
+    shape: Shape
 
 
 def splat(
@@ -152,8 +152,16 @@ def splat(
         )
     seen = rows.seen & columns.seen & (particles.intensity > 0)
     intensity = jnp.where(seen, particles.intensity, 0)
-    bits = _fractional_bits(intensity, rows=rows, columns=columns, window=window)
-    scale = lax.shift_left(jnp.ones_like(bits), bits).astype(particles.y.dtype)
+    if block is None:
+        return _splat_at_once(
+            particles._replace(intensity=intensity),
+            rows=rows,
+            columns=columns,
+            shape=shape,
+            radius=radius,
+            correlated=correlated,
+        )
+    scale = _scale(intensity, rows=rows, columns=columns, window=window)
     height = images * rows.size
     image = jnp.arange(images, dtype=jnp.int32)[:, None]
     windows = _Windows(
@@ -167,25 +175,81 @@ def splat(
         peak=intensity * scale[:, None],
     )
     windows = jax.tree.map(lambda v: v.reshape(-1), windows)
-    integrate = partial(
-        _factors, radius=radius, width=width, correlated=correlated, by_pixel=block is None
-    )
+    integrate = partial(_factors, radius=radius, width=width, correlated=correlated)
     canvas = jnp.zeros((height, columns.size), jnp.int32)
-    if block is None:
-        # Windows are placed once, not once for each of their pixels.
-        windows = lax.optimization_barrier(windows)
-        factors = integrate(windows)
-        # Error functions are computed once for a window, not once for each of its pixels.
-        row, column = lax.optimization_barrier((factors.rows, factors.columns))
-        canvas = _add_windows(canvas, windows, factors._replace(rows=row, columns=column))
-    else:
-        # At most a quarter, because what fills the last block is computed in vain; whole vectors of
-        # a CPU, because XLA computes the exponentials of a few numbers with other bits.
-        half = max(16, min(block // 2, images * count // 8) // 16 * 16)
-        canvas = _add_seen(canvas, windows, seen.reshape(-1), integrate=integrate, half=half)
+    # At most a quarter, because what fills the last block is computed in vain; whole vectors of a
+    # CPU, because XLA computes the exponentials of a few numbers with other bits.
+    half = max(16, min(block // 2, images * count // 8) // 16 * 16)
+    canvas = _add_seen(canvas, windows, seen.reshape(-1), integrate=integrate, half=half)
     canvas = canvas.reshape(images, rows.size, columns.size)
     border = window - 1
     canvas = canvas[:, border : border + shape[0], border : border + shape[1]]
+    return canvas.astype(particles.y.dtype) / scale[:, None, None]
+
+
+def _splat_at_once(
+    particles: Particles,
+    *,
+    rows: _Axis,
+    columns: _Axis,
+    shape: tuple[int, int],
+    radius: int,
+    correlated: bool,
+) -> Float[Array, "images height width"]:
+    """Sum all windows at once, for a GPU. The intensity of an unseen particle is zero.
+
+    What passes a barrier is stored. All else is computed where it is used.
+    """
+    images, window = particles.y.shape[0], 2 * radius + 1
+    # All rows of windows fit into the lower bits. An unseen window starts below the image.
+    shift = rows.size.bit_length()
+    start = (columns.start.astype(jnp.uint32) << shift) + rows.start.astype(jnp.uint32)
+    spots = _Spots(
+        start=jnp.where(particles.intensity > 0, start, shape[0] + 2 * radius),
+        y=particles.y,
+        x=particles.x,
+        intensity=particles.intensity,
+        shape=shape_of(
+            (particles.diameter_y, particles.diameter_x),
+            rho=particles.rho if correlated else None,
+            peak=particles.intensity,
+        ),
+    )
+    spots = lax.optimization_barrier(spots)
+    scale = _scale(
+        spots.intensity,
+        rows=rows._replace(start=(spots.start % 2**shift).astype(jnp.int32)),
+        columns=columns._replace(start=(spots.start >> shift).astype(jnp.int32)),
+        window=window,
+    )
+    factors = factors_of(
+        (spots.y - jnp.round(spots.y), spots.x - jnp.round(spots.x)),
+        spots.shape._replace(light=spots.shape.light * scale[:, None]),
+        peak=spots.intensity * scale[:, None],
+        radius=radius,
+        width=window,
+    )
+    image = lax.broadcasted_iota(jnp.int32, spots.y.shape, 0).reshape(-1)
+    # Each pixel computes its own: for each row and column they would take more memory.
+    factors = factors._replace(down=None, right=None)
+    # On one axis, or each pixel would find its window by more divisions.
+    spots, factors = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), (spots, factors))
+    spots, factors = lax.optimization_barrier((spots, factors))
+    box = (*image.shape, window, window)
+    # Starts are added first, because XLA would store what is computed from counts alone.
+    place = spots.start[:, None, None] + lax.broadcasted_iota(jnp.uint32, box, 1)
+    i = (place % 2**shift).astype(jnp.int32) - 2 * radius
+    j = (place >> shift).astype(jnp.int32) + lax.broadcasted_iota(jnp.int32, box, 2) - 2 * radius
+    if (coupling := spots.shape.coupling) is not None:
+        down, right = i - spots.y[:, None, None], j - spots.x[:, None, None]
+        factors = factors._replace(
+            down=down * coupling.slope_y[:, None, None],
+            right=right * coupling.slope_x[:, None, None],
+        )
+    canvas = jnp.zeros((images, *shape), jnp.int32)
+    canvas = canvas.at[image[:, None, None], i, j].add(
+        _fixed(factors), mode="drop", wrap_negative_indices=False
+    )
     return canvas.astype(particles.y.dtype) / scale[:, None, None]
 
 
@@ -194,7 +258,7 @@ def _add_seen(
     windows: _Windows,
     seen: Bool[Array, " n"],
     *,
-    integrate: Callable[[_Windows], _Factors],
+    integrate: Callable[[_Windows], Factors],
     half: int,
 ) -> Int32[Array, "height width"]:
     """Add the windows that are seen, two times `half` of them at once."""
@@ -207,14 +271,14 @@ def _add_seen(
     beyond = jnp.where(lax.iota(jnp.int32, size) < last[-1], windows.row, canvas.shape[0])
     windows = windows._replace(row=beyond)
 
-    def add(turn: Int32[Array, ""], state: tuple[Array, _Factors]) -> tuple[Array, _Factors]:
+    def add(turn: Int32[Array, ""], state: tuple[Array, Factors]) -> tuple[Array, Factors]:
         canvas, factors = state
         part = jax.tree.map(lambda v: lax.dynamic_slice(v, (turn * block,), (block,)), windows)
 
-        def fill(side: Int32[Array, ""], factors: _Factors) -> _Factors:
+        def fill(side: Int32[Array, ""], factors: Factors) -> Factors:
             start = side * half
             made = integrate(jax.tree.map(lambda v: lax.dynamic_slice(v, (start,), (half,)), part))
-            filled: _Factors = jax.tree.map(
+            filled: Factors = jax.tree.map(
                 lambda both, one: lax.dynamic_update_slice_in_dim(both, one, start, axis=0),
                 factors,
                 made,
@@ -246,14 +310,14 @@ def _place(centre: Float[Array, "images particles"], *, size: int, radius: int) 
     )
 
 
-def _fractional_bits(
+def _scale(
     intensity: Float[Array, "images particles"],
     *,
     rows: _Axis,
     columns: _Axis,
     window: int,
-) -> Int32[Array, "images"]:
-    """Choose per image the resolution at which no sum can leave 31 bits.
+) -> Float[Array, "images"]:
+    """Choose per image the scale, a power of two, at which no sum can leave 31 bits.
 
     A pixel receives at most the intensity of a particle. Windows over one pixel start in one box of
     window x window positions, and such a box touches at most 2 x 2 cells of a grid of that pitch.
@@ -272,93 +336,35 @@ def _fractional_bits(
     totals = totals[:, :-1] + totals[:, 1:]
     totals = totals[:, :, :-1] + totals[:, :, 1:]
     bound = jnp.max(totals, axis=(1, 2))
-    return jnp.minimum(lax.clz(jnp.maximum(bound, 1)) - 1, MAX_FRACTIONAL_BITS)
+    bits = jnp.minimum(lax.clz(jnp.maximum(bound, 1)) - 1, MAX_FRACTIONAL_BITS)
+    return lax.shift_left(jnp.ones_like(bits), bits).astype(intensity.dtype)
 
 
-def _factors(
-    windows: _Windows, *, radius: int, width: int, correlated: bool, by_pixel: bool
-) -> _Factors:
-    """Integrate particles over the rows and over the columns of their windows.
-
-    With `by_pixel` the coupling is prepared for each pixel instead of each row and each column.
-    """
-    # From the left end of each window; what lies beyond the window is dark.
-    pixel = jnp.arange(width, dtype=windows.y.dtype) - radius
-    y, x = pixel[: 2 * radius + 1] - windows.y[..., None], pixel - windows.x[..., None]
-    sigma_y, sigma_x = windows.diameter_y / 2.0, windows.diameter_x / 2.0
-    row, column = _integrate(y, sigma_y), _integrate(x, sigma_x)
-    column = jnp.where(pixel <= radius, column, 0)
-    light = windows.peak * (2.0 * math.pi) * sigma_y * sigma_x
-    if not correlated:
-        return _Factors(row * light[..., None], column, None, None, None)
-    variance_y, variance_x = sigma_y**2 + 1.0 / 12.0, sigma_x**2 + 1.0 / 12.0
-    r = windows.rho * sigma_y * sigma_x / jnp.sqrt(variance_y * variance_x)
-    size, less = jnp.abs(r), 1.0 - r**2
-    light = light * jnp.sqrt((1.0 - windows.rho**2) / less)
-    # In standard deviations y and x, and with the square completed so that no exponent grows, the
-    # ratio is exp(-|r| (y - sign(r) x)^2 / (2 (1 - r^2)) + |r| (y^2 + x^2) / (2 (1 + |r|))).
-    coupling = size / (2.0 * less)
-    alone = size / (2.0 * (1.0 + size))
-
-    def grown(
-        distance: Float[Array, "*windows width"], variance: Float[Array, "*windows"]
-    ) -> Float[Array, "*windows width"]:
-        exponent = distance**2 * (alone / variance)[..., None]
-        # Beyond, there is no light to be multiplied.
-        return jnp.exp(jnp.minimum(exponent, _LARGEST_EXPONENT))
-
-    slope_y, slope_x = jnp.sqrt(coupling / variance_y), jnp.sqrt(coupling / variance_x)
-    slope_x = slope_x * jnp.sign(r)
-    if by_pixel:
-        # Two numbers of a window take less memory than one for each of its rows.
-        slope_y, slope_x = lax.optimization_barrier((slope_y, slope_x))
-        shape = (2 * radius + 1, width)
-        i = jnp.broadcast_to(pixel[: shape[0], None], shape)
-        j = jnp.broadcast_to(pixel, shape)
-        down = (i - windows.y[..., None, None]) * slope_y[..., None, None]
-        right = (j - windows.x[..., None, None]) * slope_x[..., None, None]
-    else:
-        down, right = y * slope_y[..., None], x * slope_x[..., None]
-    return _Factors(
-        row * grown(y, variance_y) * light[..., None],
-        column * grown(x, variance_x),
-        down,
-        right,
-        windows.peak,
+def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) -> Factors:
+    """Integrate particles over the rows and over the columns of their windows."""
+    shape = shape_of(
+        (windows.diameter_y, windows.diameter_x),
+        rho=windows.rho if correlated else None,
+        peak=windows.peak,
     )
+    centre = windows.y, windows.x
+    return factors_of(centre, shape, peak=windows.peak, radius=radius, width=width)
 
 
-def _integrate(
-    distance: Float[Array, "*windows width"], sigma: Float[Array, "*windows"]
-) -> Float[Array, "*windows width"]:
-    """Integrate a normal density over pixels at a distance from its mean."""
-    inverse = (math.sqrt(0.5) / sigma)[..., None]
-    # Both ends of each pixel, because differences of neighbours are not computed in parallel.
-    return 0.5 * (lax.erf((distance + 0.5) * inverse) - lax.erf((distance - 0.5) * inverse))
-
-
-def _values(factors: _Factors) -> Float[Array, "*windows window width"]:
-    """Multiply the factors of every pixel."""
-    values = factors.rows[..., None] * factors.columns[..., None, :]
-    if factors.down is None or factors.right is None or factors.most is None:
-        return values
-    down, right = factors.down, factors.right
-    if down.ndim < values.ndim:
-        down, right = down[..., None], right[..., None, :]
-    apart = down - right
-    # Rounding and the approximation end here: the bound on sums stands on it.
-    return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
+def _fixed(factors: Factors) -> Int32[Array, "*windows window width"]:
+    """Round the values of all pixels."""
+    values = values_of(factors)
+    return lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
 
 
 def _add_windows(
-    canvas: Int32[Array, "height width"], windows: _Windows, factors: _Factors
+    canvas: Int32[Array, "height width"], windows: _Windows, factors: Factors
 ) -> Int32[Array, "height width"]:
     """Add windows to the canvas; those beyond it are dropped."""
-    fixed = lax.round(_values(factors), lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
     return lax.scatter_add(
         canvas,
         jnp.stack([windows.row, windows.column], axis=-1),
-        fixed,
+        _fixed(factors),
         _WINDOW_UPDATES,
         mode=lax.GatherScatterMode.FILL_OR_DROP,
     )
