@@ -39,7 +39,7 @@ class Shape(NamedTuple):
     Attributes:
         sigma_y: Standard deviation along y in pixels.
         sigma_x: The same along x.
-        light: Integral of the particle, without correlation that of a product of two axes.
+        light: Factor of the values of all pixels.
         coupling: None without correlation.
     """
 

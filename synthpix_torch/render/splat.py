@@ -230,7 +230,7 @@ def _splat_at_once(
         width=window,
     )
     image = lax.broadcasted_iota(jnp.int32, spots.y.shape, 0).reshape(-1)
-    # Each pixel computes its own: for each row and column they would take more memory.
+    # Each pixel computes `down` and `right`: stored for each row and column they take more memory.
     factors = factors._replace(down=None, right=None)
     # On one axis, or each pixel would find its window by more divisions.
     spots, factors = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), (spots, factors))
