@@ -28,7 +28,10 @@ def lay_out_labels(
     labels: Float[Array, "n y x 2"], *, appearance: Appearance
 ) -> Float[Array, "n ..."]:
     """Bring labels to their final layout: (n, 2, y, x) in torch's, as they are in synthpix's."""
-    return labels if appearance.layout == "synthpix" else jnp.moveaxis(labels, 3, 1)
+    if appearance.layout == "synthpix":
+        return labels
+    # Not transposed, which XLA would do for a GPU before it interpolates.
+    return jnp.stack([labels[..., 0], labels[..., 1]], axis=1)
 
 
 def lay_out_images(
