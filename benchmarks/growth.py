@@ -28,7 +28,8 @@ BATCHES = (1, 4, 16, 64, 256)
 IMAGES = (64, 128, 256, 512, 1024)
 FILES = (10, 100, 1000, 10_000)
 OWN_FIELDS = (128, 256)
-SECONDS = 4.0
+WARM_UP = 8
+SECONDS = 3.0
 ROUNDS = 3
 
 
@@ -38,7 +39,7 @@ class Point(NamedTuple):
     Attributes:
         open: Seconds to build the dataset or the sampler.
         first: Seconds from there to the first batch, compilation included.
-        pair: Milliseconds for a pair of the later batches, the mean over whole flow batches.
+        pair: Milliseconds for a pair, the mean over whole flow batches after `WARM_UP` batches.
         state: Bytes of the state as JSON; 0 for synthpix.
         memory: Peak of resident memory in MiB.
     """
@@ -73,7 +74,7 @@ def measure(whose: str, config: dict[str, Any]) -> Point:
     next(source)
     first = time.perf_counter()
     whole = config["batches_per_flow_batch"]
-    for _ in range(4 * whole - 1):
+    for _ in range(WARM_UP - 1):
         next(source)
     batches, turn = 0, time.perf_counter()
     while (seconds := time.perf_counter() - turn) < SECONDS:
@@ -198,9 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         body += table(head, rows) + "\n\n"
     body += (
         f"Each figure is the median of {ROUNDS} processes, those of both packages by turns. Time "
-        f"per pair is the mean of {SECONDS:.0f} s. Ours opens with the import of "
+        f"per pair is the mean of {SECONDS:.0f} s after {WARM_UP} batches. Ours opens with the "
+        "import of this package and of torch, synthpix was imported before.\n\n"
     )
-    body += "this package and of torch, synthpix was imported before.\n\n"
     picture = f"{date.today().isoformat()}-growth.svg"
     body += f"![Milliseconds per pair]({picture})"
     write("growth", "Growth", body, folder=options.output)

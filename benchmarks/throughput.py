@@ -20,7 +20,7 @@ from benchmarks.pipelines import kinematic
 from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.interop.device import choose_device
 
-BATCHES = 32
+BATCHES = 64
 REPETITIONS = 8
 
 
