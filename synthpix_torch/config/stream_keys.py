@@ -91,7 +91,7 @@ STREAM_KEYS: Final[dict[str, Key]] = {
     ),
     "num_threads": Key(
         rules.count(most=1024),
-        "Threads that prefetch records; with generated fields at most one for each processor.",
+        "Threads that prefetch records; with generated fields at most one for two processors.",
         "threads",
         default=16,
     ),

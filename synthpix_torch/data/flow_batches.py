@@ -132,10 +132,10 @@ class Flows:
         size = self._config.records_per_flow_batch
         buffer = self._config.buffer_size
         buffer = 2 * size if buffer is None else buffer
-        # Grain warns of threads that could never have anything to do. Generators do not wait for
-        # files: more threads than processors would only disturb each other.
-        processors = (os.cpu_count() or 1) if self.generated else buffer
-        threads = min(self._config.num_threads, buffer, processors)
+        # Grain warns of threads that could never have anything to do. Those of generators do not
+        # wait for files: more of them would disturb each other and the device's.
+        useful = max(1, (os.cpu_count() or 1) // 2) if self.generated else buffer
+        threads = min(self._config.num_threads, buffer, useful)
         portion = max(1, min(size, buffer) // max(1, threads))
         portions = _Portions(self._planned(plan), size, min(portion, _LARGEST_PORTION))
         options = grain.ReadOptions(
