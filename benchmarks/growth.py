@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -153,11 +154,13 @@ def plot(found: dict[str, dict[int, dict[str, Point]]], path: Path) -> None:
     matplotlib.rcParams["svg.fonttype"] = "none"
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(found), figsize=(11, 3.2), layout="constrained")
+    figure, panels = plt.subplots(1, len(found), figsize=(12, 3.4), layout="constrained")
     for panel, (axis, points) in zip(panels, found.items(), strict=True):
         for whose in ("synthpix", "ours"):
             panel.loglog(list(points), [pair[whose].pair for pair in points.values()], "o-")
-        panel.set_xlabel(axis)
+        panel.set_xticks([], minor=True)
+        panel.set_xticks(list(points), [f"{size:,}" for size in points])
+        panel.set_xlabel(textwrap.fill(axis, 28))
         panel.set_ylabel("ms per pair")
         panel.grid(alpha=0.3)
     panels[0].legend(["synthpix", "ours"])
