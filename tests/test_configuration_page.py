@@ -68,6 +68,9 @@ def test_a_recipe_gives_the_labels_that_it_says_and_no_warning(
         reader = stream.flows.read(lambda index: 0 if index == 0 else None)
         labels = np.asarray(stream.renderer.load(next(reader)).labels)
         reader.close()
+    if config.get("include_images"):
+        # Laid out together with the images.
+        labels = np.moveaxis(labels, 3, 1)
     assert labels.shape[2:] == tuple(config["image_shape"])
     assert labels[:, 0] == pytest.approx(expected[0], rel=1e-5)
     assert labels[:, 1] == pytest.approx(expected[1], rel=1e-5)
