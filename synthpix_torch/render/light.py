@@ -18,7 +18,7 @@ _LARGEST_EXPONENT: Final = 10.0
 
 
 class Coupling(NamedTuple):
-    """What correlation adds to the shape of a particle.
+    """Coefficients of the factor that couples y and x.
 
     Attributes:
         growth_y: Factor of the squared distance along y in the exponent of an axis.
@@ -34,7 +34,7 @@ class Coupling(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What all pixels of a window share.
+    """The numbers of a particle that are the same for all pixels of its window.
 
     Attributes:
         sigma_y: Standard deviation along y in pixels.
@@ -53,13 +53,13 @@ class Factors(NamedTuple):
     """Factors of the windows, a number for each row, or column, of each particle's window.
 
     Pixel (i, j) receives rows[i] * columns[j], and with correlated particles this times
-    exp(-(down[i] - right[j])^2), at most `most`. Both may be given for each pixel instead.
+    exp(-(down[i] - right[j])^2), at most `most`.
     """
 
     rows: Float[Array, "*windows width"]
     columns: Float[Array, "*windows width"]
-    down: Float[Array, "..."] | None
-    right: Float[Array, "..."] | None
+    down: Float[Array, "*windows width"] | None
+    right: Float[Array, "*windows width"] | None
     most: Float[Array, "*windows"] | None
 
 
@@ -69,7 +69,7 @@ def shape_of(
     rho: Float[Array, "*windows"] | None,
     peak: Float[Array, "*windows"],
 ) -> Shape:
-    """Compute what all pixels of a window share.
+    """Compute the numbers that are the same for all pixels of a window.
 
     Args:
         diameters: Two standard deviations along y and along x, in pixels.
@@ -127,15 +127,18 @@ def factors_of(
     )
 
 
-def values_of(factors: Factors) -> Float[Array, "*windows window width"]:
-    """Multiply the factors of every pixel."""
+def values_of(
+    factors: Factors, apart: Float[Array, "*windows window width"] | None
+) -> Float[Array, "*windows window width"]:
+    """Multiply the factors of every pixel.
+
+    Args:
+        factors: Their `down` and `right` are not used.
+        apart: down[i] - right[j] of every pixel; None without correlation.
+    """
     values = factors.rows[..., None] * factors.columns[..., None, :]
-    if factors.down is None or factors.right is None or factors.most is None:
+    if apart is None or factors.most is None:
         return values
-    down, right = factors.down, factors.right
-    if down.ndim < values.ndim:
-        down, right = down[..., None], right[..., None, :]
-    apart = down - right
     # Rounding and the approximation end here: the bound on sums stands on it.
     return jnp.minimum(values * jnp.exp(-(apart**2)), factors.most[..., None, None])
 

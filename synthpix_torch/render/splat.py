@@ -91,7 +91,7 @@ class _Spots(NamedTuple):
         y: Position.
         x: Position.
         intensity: Grey level at the centre; zero if the window is unseen.
-        shape: What the pixels of a window share.
+        shape: The numbers that are the same for all pixels of a window.
     """
 
     start: UInt32[Array, "images particles"]
@@ -230,7 +230,7 @@ def _splat_at_once(
         width=window,
     )
     image = lax.broadcasted_iota(jnp.int32, spots.y.shape, 0).reshape(-1)
-    # Each pixel computes `down` and `right`: stored for each row and column they take more memory.
+    # Computed for each pixel below: stored for each row and column they take more memory.
     factors = factors._replace(down=None, right=None)
     # On one axis, or each pixel would find its window by more divisions.
     spots, factors = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), (spots, factors))
@@ -240,15 +240,13 @@ def _splat_at_once(
     place = spots.start[:, None, None] + lax.broadcasted_iota(jnp.uint32, box, 1)
     i = (place % 2**shift).astype(jnp.int32) - 2 * radius
     j = (place >> shift).astype(jnp.int32) + lax.broadcasted_iota(jnp.int32, box, 2) - 2 * radius
+    apart = None
     if (coupling := spots.shape.coupling) is not None:
         down, right = i - spots.y[:, None, None], j - spots.x[:, None, None]
-        factors = factors._replace(
-            down=down * coupling.slope_y[:, None, None],
-            right=right * coupling.slope_x[:, None, None],
-        )
+        apart = down * coupling.slope_y[:, None, None] - right * coupling.slope_x[:, None, None]
     canvas = jnp.zeros((images, *shape), jnp.int32)
     canvas = canvas.at[image[:, None, None], i, j].add(
-        _fixed(factors), mode="drop", wrap_negative_indices=False
+        _fixed(factors, apart), mode="drop", wrap_negative_indices=False
     )
     return canvas.astype(particles.y.dtype) / scale[:, None, None]
 
@@ -351,9 +349,11 @@ def _factors(windows: _Windows, *, radius: int, width: int, correlated: bool) ->
     return factors_of(centre, shape, peak=windows.peak, radius=radius, width=width)
 
 
-def _fixed(factors: Factors) -> Int32[Array, "*windows window width"]:
+def _fixed(
+    factors: Factors, apart: Float[Array, "*windows window width"] | None
+) -> Int32[Array, "*windows window width"]:
     """Round the values of all pixels."""
-    values = values_of(factors)
+    values = values_of(factors, apart)
     return lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
 
 
@@ -361,10 +361,13 @@ def _add_windows(
     canvas: Int32[Array, "height width"], windows: _Windows, factors: Factors
 ) -> Int32[Array, "height width"]:
     """Add windows to the canvas; those beyond it are dropped."""
+    apart = None
+    if factors.down is not None and factors.right is not None:
+        apart = factors.down[..., None] - factors.right[..., None, :]
     return lax.scatter_add(
         canvas,
         jnp.stack([windows.row, windows.column], axis=-1),
-        _fixed(factors),
+        _fixed(factors, apart),
         _WINDOW_UPDATES,
         mode=lax.GatherScatterMode.FILL_OR_DROP,
     )
