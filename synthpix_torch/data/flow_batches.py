@@ -55,7 +55,7 @@ _ALIGNMENT: Final = 64
 """Bytes; XLA computes with arrays that begin at a multiple of them."""
 
 _LARGEST_PORTION: Final = 8
-"""Records that a thread reads at a time; a thread that is closed still reads them."""
+"""Records of an item; a thread completes its item after `close`."""
 
 _AFTER_THE_END = _Element(-1, 0, None, 0, 0)
 _NOT_READ = _Element(-2, 0, None, 0, 0)
@@ -87,7 +87,7 @@ class Flows:
 
     @property
     def generated(self) -> bool:
-        """Whether flow fields are computed, and no file has to be waited for."""
+        """True if a generator makes the flow fields."""
         return self._records.generated
 
     @property
@@ -189,7 +189,7 @@ class _Plan:
 
 
 class _Portions:
-    """Planned elements, several at a time: Grain needs 0.3 ms of a CPU for each time.
+    """Lists of planned elements, because Grain takes 0.3 ms of processor time for each item.
 
     Attributes:
         count: Portions of a flow batch.

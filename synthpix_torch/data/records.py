@@ -210,7 +210,7 @@ class Records:
 
     @property
     def generated(self) -> bool:
-        """Whether a generator makes the flow fields."""
+        """True if a generator makes the flow fields."""
         return self._generator is not None
 
     @property

@@ -142,7 +142,7 @@ class Run:
                 self._failure = error.with_traceback(None)
 
     def _is_at_hand(self, number: int) -> bool:
-        """Return whether the flow fields of a batch are loaded or soon generated."""
+        """Tell whether no file has to be read for a batch."""
         place = self._stages.order.place(number)
         return place.flow_batch in self._loaded or self._stages.flows.generated
 
