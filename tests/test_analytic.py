@@ -320,8 +320,8 @@ def state() -> dict[str, Any]:
 
 
 def test_files_and_names_say_the_flow() -> None:
-    assert Records(configured("taylor-green"))[3].file == "taylor-green://3"
-    assert Records(configured("taylor-green-device"))[3].file == "taylor-green-device://3"
+    assert Records(configured("taylor-green")).read(3).file == "taylor-green://3"
+    assert Records(configured("taylor-green-device")).read(3).file == "taylor-green-device://3"
 
 
 def test_synthpixs_renderer_makes_no_fields_on_the_device() -> None:

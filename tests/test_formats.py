@@ -67,7 +67,7 @@ def below(folder: Path) -> Path:
 
 
 def first(folder: Path, kind: str, **changes: Any) -> Record:
-    return Records(read_config(configured(folder, kind, **changes)))[0]
+    return Records(read_config(configured(folder, kind, **changes))).read(0)
 
 
 U, V = FIELD[..., 0], FIELD[..., 1]

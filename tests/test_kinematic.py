@@ -327,7 +327,7 @@ def test_largest_displacement_is_in_pixels_whatever_resolution_and_dt(dt: float)
         **{f"{end}_speed_{axis}": sign * fastest for end, sign in ENDS for axis in "xy"},
     )
     records = Records(read_config(config))
-    velocities = records[3].flow_field
+    velocities = records.read(3).flow_field
     assert velocities is not None
     assert peaks(velocities[None] * 4.0 * dt) == pytest.approx(1.5)
     # 28.4 rows of pixels.

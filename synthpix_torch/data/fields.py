@@ -64,5 +64,7 @@ class GeneratedFields(ABC, Generic[Settings]):
         """The beginning of the names of records."""
 
     @abstractmethod
-    def generate(self, index: int) -> Float[np.ndarray, "height width 2"]:
-        """Generate the field of a record that exists."""
+    def generate(
+        self, index: int, *, out: Float[np.ndarray, "height width 2"] | None = None
+    ) -> Float[np.ndarray, "height width 2"]:
+        """Generate the field of a record that exists, in new memory or in `out` (float32)."""

@@ -9,10 +9,12 @@ from typing import Any, Final, NamedTuple
 
 import grain.python as grain
 import numpy as np
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from synthpix_torch.config.config import Config
+from synthpix_torch.data.memory import aligned
 from synthpix_torch.data.plausibility import Remark
+from synthpix_torch.data.record_order import RecordOrder
 from synthpix_torch.data.records import Record, Records
 from synthpix_torch.interop.exiting import is_exiting, refusal
 
@@ -51,8 +53,12 @@ class _Element(NamedTuple):
     epoch: int
 
 
-_ALIGNMENT: Final = 64
-"""Bytes; XLA computes with arrays that begin at a multiple of them."""
+class _Portion(NamedTuple):
+    """Consecutive slots of a flow batch, and the memory of their flow fields if they share one."""
+
+    elements: list[_Element]
+    flow_fields: Float[np.ndarray, "slots h w 2"] | None
+
 
 _LARGEST_PORTION: Final = 8
 """Records of an item; a thread completes its item after `close`."""
@@ -72,12 +78,8 @@ class Flows:
     def __init__(self, config: Config, records: Records) -> None:
         self._config = config
         self._records = records
-        self._order = grain.IndexSampler(
-            num_records=len(records),
-            shuffle=config.randomize,
-            seed=config.seed,
-            shard_options=grain.NoSharding(),
-            num_epochs=None if config.loop else 1,
+        self._order = RecordOrder(
+            len(records), shuffle=config.randomize, seed=config.seed, loop=config.loop
         )
 
     @property
@@ -104,7 +106,7 @@ class Flows:
     @property
     def names_in_grain(self) -> dict[str, str]:
         """Names of this order and these records in the checkpoints of synthpix."""
-        return {"sampler": repr(self._order), "data_source": self._records.name_in_grain}
+        return {"sampler": self._order.name_in_grain, "data_source": self._records.name_in_grain}
 
     @property
     def count(self) -> int | None:
@@ -137,7 +139,9 @@ class Flows:
         useful = max(1, (os.cpu_count() or 1) // 2) if self.generated else buffer
         threads = min(self._config.num_threads, buffer, useful)
         portion = max(1, min(size, buffer) // max(1, threads))
-        portions = _Portions(self._planned(plan), size, min(portion, _LARGEST_PORTION))
+        portions = _Portions(
+            self._planned(plan), self._records.memory, size, min(portion, _LARGEST_PORTION)
+        )
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=buffer // portions.portion
         )
@@ -147,20 +151,19 @@ class Flows:
     def _planned(self, plan: Callable[[int], int | None]) -> _Plan:
         return _Plan(plan, self._element, self._config.records_per_flow_batch)
 
-    def _element(self, flow_batch: int, slot: int) -> _Element:
+    def _element(
+        self, flow_batch: int, slot: int, out: Float[np.ndarray, "h w 2"] | None
+    ) -> _Element:
         index = flow_batch * self._config.batch_size + slot
         last = len(self._order) - 1
         if index > last:
             return _Element(flow_batch, 0, None, 0, last // len(self._records))
-        metadata = self._order[index]
-        # The draw of synthpix's AddJAXSeed.
-        seed = int(metadata.rng.integers(0, 2**32 - 1))
-        number = int(metadata.record_key)
-        record = self._records[number]
+        number = self._order.number(index)
+        record = self._records.read(number, out=out)
         epoch = index // len(self._records)
         if record.repeated and not self._config.loop:
             return _Element(flow_batch, 0, None, 0, epoch)
-        return _Element(flow_batch, number, record, seed, epoch)
+        return _Element(flow_batch, number, record, self._order.draw(index), epoch)
 
 
 class _Plan:
@@ -169,7 +172,7 @@ class _Plan:
     def __init__(
         self,
         plan: Callable[[int], int | None],
-        element: Callable[[int, int], _Element],
+        element: Callable[[int, int, np.ndarray | None], _Element],
         size: int,
     ) -> None:
         self._plan = plan
@@ -180,24 +183,32 @@ class _Plan:
         return sys.maxsize
 
     def __getitem__(self, index: int) -> _Element:
+        return self.element(*divmod(index, self._size))
+
+    def element(
+        self, position: int, slot: int, *, out: Float[np.ndarray, "h w 2"] | None = None
+    ) -> _Element:
+        """Read a slot of a planned flow batch; a field that is generated goes to `out`."""
         if is_exiting():
             return _NOT_READ
-        position, slot = divmod(index, self._size)
         flow_batch = self._plan(position)
         # Prefetched, but never requested: Grain would skip None and continue without end.
-        return _AFTER_THE_END if flow_batch is None else self._element(flow_batch, slot)
+        return _AFTER_THE_END if flow_batch is None else self._element(flow_batch, slot, out)
 
 
 class _Portions:
-    """Lists of planned elements, because Grain takes 0.3 ms of processor time for each item.
+    """Portions of planned flow batches, because Grain takes 0.3 ms of processor time for each item.
 
     Attributes:
         count: Portions of a flow batch.
-        portion: Elements of each; the last of a flow batch may have fewer.
+        portion: Slots of each; the last of a flow batch may have fewer.
     """
 
-    def __init__(self, plan: _Plan, size: int, portion: int) -> None:
+    def __init__(
+        self, plan: _Plan, memory: Callable[[int], np.ndarray | None], size: int, portion: int
+    ) -> None:
         self._plan = plan
+        self._memory = memory
         self._size = size
         self.portion = portion
         self.count = -(-size // portion)
@@ -205,11 +216,19 @@ class _Portions:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, index: int) -> list[_Element]:
+    def __getitem__(self, index: int) -> _Portion:
         position, number = divmod(index, self.count)
         first = number * self.portion
         slots = range(first, min(first + self.portion, self._size))
-        return [self._plan[position * self._size + slot] for slot in slots]
+        fields = self._memory(len(slots))
+        outs = [None] * len(slots) if fields is None else fields
+        elements = [
+            self._plan.element(position, slot, out=out)
+            for slot, out in zip(slots, outs, strict=True)
+        ]
+        if fields is not None:
+            fields[[element.record is None for element in elements]] = 0
+        return _Portion(elements, fields)
 
 
 class FlowReader:
@@ -236,26 +255,30 @@ class FlowReader:
             SystemExit: The process exits; ends a daemon thread silently.
             RuntimeError: The process exits, and this thread is no daemon.
         """
-        elements = [one for _ in range(self._count) for one in next(self._portions)]
+        portions = [next(self._portions) for _ in range(self._count)]
+        elements = [element for portion in portions for element in portion.elements]
         if any(element is _NOT_READ for element in elements):
             raise refusal()
         for element in elements:
             if element.record is not None:
                 self._report(element.record.remarks)
-        return _collate(elements)
+        return _collate(elements, portions[0].flow_fields if len(portions) == 1 else None)
 
     def close(self) -> None:
         """Stop reading. Threads end with the records that they are reading, each at most 8."""
         self._portions.close()
 
 
-def _collate(elements: list[_Element]) -> FlowBatch:
+def _collate(
+    elements: list[_Element], flow_fields: Float[np.ndarray, "f h w 2"] | None
+) -> FlowBatch:
+    """Make a flow batch of its slots, and of the memory that their flow fields may share."""
     records = [element.record for element in elements]
     first = records[0]
     # Finite data leaves the last slots empty, never the first.
     assert first is not None
-    flow_fields = images = None
-    if first.flow_field is not None:
+    images = None
+    if first.flow_field is not None and flow_fields is None:
         empty = np.zeros_like(first.flow_field)
         flow_fields = _stack(
             [empty if r is None or r.flow_field is None else r.flow_field for r in records]
@@ -278,8 +301,4 @@ def _collate(elements: list[_Element]) -> FlowBatch:
 def _stack(arrays: list[Num[np.ndarray, "..."]]) -> Num[np.ndarray, "f ..."]:
     """Stack arrays in memory that JAX on a CPU uses as it is, without a copy."""
     first = arrays[0]
-    size = len(arrays) * first.nbytes
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
-    stacked = memory[begin : begin + size].view(first.dtype).reshape(len(arrays), *first.shape)
-    return np.stack(arrays, out=stacked)
+    return np.stack(arrays, out=aligned((len(arrays), *first.shape), first.dtype))

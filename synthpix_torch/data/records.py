@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from synthpix.data_sources import EpisodicDataSource
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.config.fingerprint import digest_array, short
 from synthpix_torch.config.rules import LARGEST_COUNT
 from synthpix_torch.data.array_checks import check_flow_field, check_image
+from synthpix_torch.data.fields import GeneratedFields
 from synthpix_torch.data.files import digest_contents, digest_names
 from synthpix_torch.data.generator import Generator
+from synthpix_torch.data.memory import aligned
 from synthpix_torch.data.plausibility import (
     Remark,
     Reporter,
@@ -111,6 +113,9 @@ class Records:
         opened = open_source(config, exact=exact) if source is None else _checked(source)
         self._generator = opened if isinstance(opened, Generator) else None
         self._source = opened.records if isinstance(opened, Generator) else opened
+        self._on_device = self._generator is not None and self._generator.generate is not None
+        records = None if self._on_device or self._generator is None else self._generator.records
+        self._fields = records if isinstance(records, GeneratedFields) else None
         self._own = source is not None
         # Where relative paths begin; absolute ones name the same files everywhere.
         paths = () if self._own else getattr(self._source, "file_list", ())
@@ -134,7 +139,7 @@ class Records:
             self.report(remarks_on_speeds(config, *bounds, where=where))
             self.report(self._generator.remarks())
         else:
-            first = self[0]
+            first = self.read(0)
             assert first.flow_field is not None
             self.shape, self.dtype = first.flow_field.shape, str(first.flow_field.dtype)
             if not self._own:
@@ -144,16 +149,30 @@ class Records:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, number: int) -> Record:
+    def memory(self, count: int) -> Float[np.ndarray, "count h w 2"] | None:
+        """Return memory for the fields of some records; None unless the host generates them."""
+        if self._fields is None:
+            return None
+        assert self.shape is not None
+        return aligned((count, *self.shape), np.dtype(np.float32))
+
+    def read(self, number: int, *, out: Float[np.ndarray, "h w 2"] | None = None) -> Record:
         """Read record `number`.
+
+        Args:
+            number: Number of the record.
+            out: A part of what `memory` returned, for its field.
 
         Raises:
             ValueError: The record has another shape than the first, is not finite, or is not what
                 the contract asks for.
             Exception: What reading it raised, with a note that names the record.
         """
-        if self._generator is not None and self._generator.generate is not None:
+        if self._on_device:
             return Record(None, None, f"{self.config.scheduler_class}://{number}", repeated=False)
+        if self._fields is not None:
+            flow_field = self._fields.generate(number, out=out)
+            return Record(flow_field, None, f"{self._fields.scheme}://{number}", repeated=False)
         if self._folder is not None and os.getcwd() != self._folder:
             raise RuntimeError(
                 f"file_list has relative paths, and the working directory is no longer "

@@ -36,13 +36,16 @@ class AnalyticFields(GeneratedFields[AnalyticSettings]):
         """The name of the flow."""
         return self.settings.flow
 
-    def generate(self, index: int) -> Float[np.ndarray, "height width 2"]:
-        """Generate the field of a record that exists."""
+    def generate(
+        self, index: int, *, out: Float[np.ndarray, "height width 2"] | None = None
+    ) -> Float[np.ndarray, "height width 2"]:
+        """Generate the field of a record that exists, in new memory or in `out` (float32)."""
         settings = self.settings
         sequence = np.random.SeedSequence(settings.grid.seed, spawn_key=(DOMAIN, index))
         numbers = np.random.default_rng(sequence).random(_PARAMETERS)
-        displacements = settings.displacements(numbers, np) * settings.grid.pixel_velocity
-        field: Float[np.ndarray, "height width 2"] = displacements.astype(np.float32)
+        velocities = settings.displacements(numbers, np) * settings.grid.pixel_velocity
+        field = np.empty(velocities.shape, np.float32) if out is None else out
+        field[...] = velocities
         if settings.closed_form.noise:
             field += self._noise.generate(index)
         return field

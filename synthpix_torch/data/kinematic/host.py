@@ -26,13 +26,17 @@ class KinematicFields(GeneratedFields[KinematicSettings]):
         """The name of the generator."""
         return "kinematic"
 
-    def generate(self, index: int) -> Float[np.ndarray, "height width 2"]:
-        """Generate the field of a record that exists."""
+    def generate(
+        self, index: int, *, out: Float[np.ndarray, "height width 2"] | None = None
+    ) -> Float[np.ndarray, "height width 2"]:
+        """Generate the field of a record that exists, in new memory or in `out` (float32)."""
         sequence = np.random.SeedSequence(self.settings.seed, spawn_key=(DOMAIN, index))
-        return _field(self.settings, np.random.default_rng(sequence))
+        return _field(self.settings, np.random.default_rng(sequence), out=out)
 
 
-def _field(settings: KinematicSettings, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _field(
+    settings: KinematicSettings, rng: np.random.Generator, *, out: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
     """Generate a field from its random numbers."""
     sigma = rng.uniform(*settings.filter_sigma_range)
     factor = rng.uniform(*settings.scale_factor_range)
@@ -53,8 +57,7 @@ def _field(settings: KinematicSettings, rng: np.random.Generator) -> npt.NDArray
         factor /= math.sqrt(np.max(field[..., 0] ** 2 + field[..., 1] ** 2))
     else:
         factor *= gain_down * gain_across / math.sqrt(3)
-    field *= np.float32(factor * settings.pixel_velocity)
-    return field
+    return np.multiply(field, np.float32(factor * settings.pixel_velocity), out=out)
 
 
 def smoothing(size: int, *, step: float, sigma: float) -> tuple[scipy.sparse.csr_array, float]:
