@@ -79,6 +79,8 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
             size,
             batch_size=batch,
             flow_fields_per_batch=fields,
+            # A flow batch of one batch leaves its labels to it; the step makes those of several.
+            batches_per_flow_batch=1 if fields == batch else 4,
             scheduler_class="kinematic-device",
         )
     )
@@ -98,15 +100,15 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
         moving = jax.ShapeDtypeStruct((fields, *place.position_bounds, 2), jnp.float32)
         return jax.jit(generate), jax.ShapeDtypeStruct((2,), jnp.uint32), moving
     renderer = Renderer(config, shape, appearance=Appearance(), device=device())
-    if name == "adapt":
-        return renderer.adapt, fields_shape
-    if name == "fields":
-        return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32)
-    labels, _ = jax.eval_shape(renderer.adapt, fields_shape)
     origin: Any = (
         jax.ShapeDtypeStruct((3, fields), jnp.int32),
         jax.ShapeDtypeStruct((2, batch), jnp.uint32),
     )
+    if name == "adapt":
+        return renderer.adapt, fields_shape, origin[0]
+    if name == "fields":
+        return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32), origin[0]
+    labels, _ = jax.eval_shape(renderer.adapt, fields_shape, origin[0])
     loaded = Loaded(labels, fields_shape, None, *origin)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     return renderer.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last

@@ -30,14 +30,14 @@ class Loaded(NamedTuple):
 
     Attributes:
         labels: Displacements on the grid of the labels, in pixels or the configured unit; in the
-            final layout but for recorded images.
+            final layout but for recorded images, and those of the batch if there is but one.
         flow_fields: Velocities that move the particles; of real images nothing.
         images: The real images; of rendered ones nothing.
         records: Seeds, epochs and validity of the records, in this order.
         pairs: Number of each pair of a batch in the stream of pairs: high and low 32 bits.
     """
 
-    labels: Num[Array, "f a b c"]
+    labels: Num[Array, "f a b c"] | None
     flow_fields: Num[Array, "f y x c"] | None
     images: Num[Array, "f 2 h w"] | None
     records: Int[Array, "3 f"]
@@ -74,9 +74,11 @@ class Renderer:
     """Turns flow batches into batches on one device, with compiled functions and no state.
 
     Attributes:
-        adapt: Makes labels and velocities of flow fields; None for recorded images.
-        generate: Makes labels and velocities of record numbers; None for recorded images.
-        step: Makes a batch of a `Loaded`, a repetition and whether it ends an episode.
+        adapt: Makes labels and velocities of flow fields and the `records` of a `Loaded`; None for
+            recorded images.
+        generate: The same of record numbers and `records`.
+        step: Makes a batch of a `Loaded`, a repetition and whether it ends an episode; without
+            labels if the `Loaded` has none.
     """
 
     @shielded
@@ -100,12 +102,18 @@ class Renderer:
         self._device = device
         self._turns = Turns(device)
         self._batch_size = config.batch_size
+        # A flow batch that is used once leaves its labels to the batch, instead of a copy.
+        self._used_once = not config.include_images and config.repetitions == 1
         self.adapt: Any = None
         self.generate: Any = None
         renderer: PairRenderer | None = None
         if not config.include_images:
             renderer = RENDERERS[appearance.renderer](config, flow_field_shape, device)
-            final = {"renderer": renderer, "appearance": appearance}
+            final = {
+                "renderer": renderer,
+                "appearance": appearance,
+                "batch_size": config.batch_size if self._used_once else None,
+            }
             self.adapt = _compiled(_adapt, **final)
             self.generate = _compiled(_generate, config=config, **final)
         self.step = _compiled(
@@ -132,19 +140,23 @@ class Renderer:
             return Loaded(flow_fields, None, images, *origin)
         if flow_fields is None:
             numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
-            labels, moving = self._turns.call(self.generate, numbers)
+            labels, moving = self._turns.call(self.generate, numbers, origin[0])
         else:
-            labels, moving = self._turns.call(self.adapt, flow_fields)
+            labels, moving = self._turns.call(self.adapt, flow_fields, origin[0])
             moving = flow_fields if moving is None else moving
         return Loaded(labels, moving, None, *origin)
 
     @shielded
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
         """Dispatch one batch: one call of one compiled function, which returns at once."""
+        labels = loaded.labels
+        assert labels is not None
+        if self._used_once:
+            loaded = loaded._replace(labels=None)
         arguments = loaded, np.int32(repetition), np.bool_(last_step)
         rendered: Rendered = self._turns.call(self.step, *arguments)
         self._turns.end()
-        return rendered
+        return rendered._replace(flow_fields=labels) if self._used_once else rendered
 
     def check_flags(self) -> None:
         """Check that JAX's random flags are those of the time when this object was made.
@@ -160,28 +172,46 @@ def _compiled(function: Callable[..., Any], **fixed: Any) -> Any:
 
 
 def _adapt(
-    flow_fields: Num[Array, "f y x c"], *, renderer: PairRenderer, appearance: Appearance
-) -> tuple[Float[Array, "f ..."], Float[Array, "f b a k"] | None]:
-    """Make labels in their final layout, and what moves particles if not the fields themselves."""
+    flow_fields: Num[Array, "f y x c"],
+    records: Int[Array, "3 f"],
+    *,
+    renderer: PairRenderer,
+    appearance: Appearance,
+    batch_size: int | None,
+) -> tuple[Float[Array, "n ..."], Float[Array, "f b a k"] | None]:
+    """Make labels in their final layout, and what moves particles if not the fields themselves.
+
+    With a batch size, labels are those of the batch; else one for each record.
+    """
     labels, moving = renderer.adapt(flow_fields)
     if renderer.fluid is not None:
         labels = jnp.where(renderer.fluid[..., None], labels, 0)
-    return lay_out_labels(labels, appearance=appearance), moving
+    labels = lay_out_labels(labels, appearance=appearance)
+    if batch_size is not None:
+        labels = _of_batch(labels, _valid(records, batch_size))
+    return labels, moving
 
 
 def _generate(
-    record_numbers: Int[Array, " f"],
-    *,
-    config: Config,
-    renderer: PairRenderer,
-    appearance: Appearance,
-) -> tuple[Float[Array, "f ..."], Float[Array, "f b a k"]]:
+    record_numbers: Int[Array, " f"], records: Int[Array, "3 f"], *, config: Config, **fixed: Any
+) -> tuple[Float[Array, "n ..."], Float[Array, "f b a k"]]:
     """Make flow fields on the device, and adapt them."""
     generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
     flow_fields = generate(record_numbers)
-    labels, moving = _adapt(flow_fields, renderer=renderer, appearance=appearance)
+    labels, moving = _adapt(flow_fields, records, **fixed)
     return labels, flow_fields if moving is None else moving
+
+
+def _valid(records: Int[Array, "3 f"], batch_size: int) -> Bool[Array, " n"]:
+    """Return whether each slot of a batch holds data."""
+    return records[2, jnp.arange(batch_size) % records.shape[1]].astype(bool)
+
+
+def _of_batch(labels: Num[Array, "f a b c"], valid: Bool[Array, " n"]) -> Num[Array, "n a b c"]:
+    """Return labels for each slot of a batch in memory of their own; zero in empty slots."""
+    repeated = jnp.tile(labels, (-(-len(valid) // len(labels)), 1, 1, 1))[: len(valid)]
+    return jnp.where(valid[:, None, None, None], repeated, 0)
 
 
 def _step(
@@ -197,8 +227,8 @@ def _step(
     """Make a batch; without a renderer, of recorded images."""
     slots = jnp.arange(batch_size)
     record = slots % loaded.records.shape[1]
-    seeds, epoch, valid = loaded.records[:, record]
-    mask = valid.astype(bool)
+    seeds, epoch, _ = loaded.records[:, record]
+    mask = _valid(loaded.records, batch_size)
     params: ImageGenerationParameters | None = None
     if renderer is None:
         assert loaded.images is not None
@@ -208,12 +238,11 @@ def _step(
         assert loaded.flow_fields is not None
         keys = renderer.keys(Origin(seeds, loaded.pairs[:, record], loaded.pairs), repetition)
         images1, images2, params = renderer.render(keys.keys, loaded.flow_fields)
-    labels = loaded.labels
+    labels: Any = loaded.labels
     if renderer is None:
         labels = lay_out_labels(labels.astype(jnp.float32), appearance=appearance)
-    # Repeated, so that each batch has labels of its own, which may be written to.
-    labels = jnp.tile(labels, (-(-batch_size // len(labels)), 1, 1, 1))[:batch_size]
-    labels = jnp.where(mask[:, None, None, None], labels, 0)
+    if labels is not None:
+        labels = _of_batch(labels, mask)
     valid_labels: Bool[Array, "n y x"] | None = None
     if renderer is not None and renderer.fluid is not None:
         valid_labels = mask[:, None, None] & renderer.fluid
