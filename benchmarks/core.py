@@ -79,7 +79,7 @@ def field_sources(size: int, count: int) -> dict[str, Contender]:
         extent=(size, size), filter_sigma_range=SIGMAS, scale_factor_range=SCALES
     )
     ours = KinematicFields(10**6, settings)
-    device = jax.jit(lambda records: kinematic_fields(records, settings))
+    device = jax.jit(lambda records: kinematic_fields(records, jnp.uint32(settings.seed), settings))
 
     def on_host(source: Any) -> Contender:
         return lambda i: [source[i * count + j]["flow_fields"] for j in range(count)]

@@ -30,7 +30,8 @@ from benchmarks.pipelines import kinematic
 from benchmarks.report import command_line, table, write
 from synthpix_torch.config.reading import read_config
 from synthpix_torch.render.output import Appearance
-from synthpix_torch.render.step import Loaded, Renderer
+from synthpix_torch.render.programs import Loaded
+from synthpix_torch.render.step import Renderer
 from synthpix_torch.render.synthpix_geometry import geometry
 
 FLOW_FIELDS: Final = 8
@@ -99,19 +100,18 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
         )
         moving = jax.ShapeDtypeStruct((fields, *place.position_bounds, 2), jnp.float32)
         return jax.jit(generate), jax.ShapeDtypeStruct((2,), jnp.uint32), moving
-    renderer = Renderer(config, shape, appearance=Appearance(), device=device())
-    origin: Any = (
-        jax.ShapeDtypeStruct((3, fields), jnp.int32),
-        jax.ShapeDtypeStruct((2, batch), jnp.uint32),
-    )
+    programs = Renderer(config, shape, appearance=Appearance(), device=device()).programs
+    records: Any = jax.ShapeDtypeStruct((3, fields), jnp.int32)
+    seed: Any = jax.ShapeDtypeStruct((), jnp.uint32)
     if name == "adapt":
-        return renderer.adapt, fields_shape, origin[0]
+        return programs.adapt, fields_shape, records
     if name == "fields":
-        return renderer.generate, jax.ShapeDtypeStruct((fields,), jnp.int32), origin[0]
-    labels, _ = jax.eval_shape(renderer.adapt, fields_shape, origin[0])
-    loaded = Loaded(labels, fields_shape, None, *origin)
+        return programs.generate, jax.ShapeDtypeStruct((fields,), jnp.int32), records, seed
+    labels, _ = jax.eval_shape(programs.adapt, fields_shape, records)
+    pairs: Any = jax.ShapeDtypeStruct((2, batch), jnp.uint32)
+    loaded = Loaded(labels, fields_shape, None, records, pairs, seed)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
-    return renderer.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
+    return programs.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
 
 
 def modelled(program: Program) -> Seconds:

@@ -95,7 +95,8 @@ def contenders(
     settings = KinematicSettings(
         extent=(size, size), filter_sigma_range=sigmas, scale_factor_range=SCALES
     )
-    program = jax.jit(lambda records: kinematic_fields(records, settings))
+    seed = jnp.uint32(settings.seed)
+    program = jax.jit(lambda records: kinematic_fields(records, seed, settings))
 
     def on_host(source: Any) -> Callable[[int], Any]:
         return lambda turn: [source[turn * many + j]["flow_fields"] for j in range(many)]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Real, UInt32
 
 from synthpix_torch.interop.dlpack import Bridge
-from synthpix_torch.render.step import Rendered
+from synthpix_torch.render.programs import Rendered
 
 _UNPACK: Final = opmap["UNPACK_SEQUENCE"]
 

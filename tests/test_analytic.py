@@ -78,7 +78,7 @@ def made(config: Config, count: int = 1) -> Floats:
     opened = generator(config)
     if opened.generate is None:
         return np.stack([opened.records[i]["flow_fields"] for i in range(count)])
-    return np.asarray(jax.jit(opened.generate)(np.arange(count)))
+    return np.asarray(jax.jit(opened.generate)(np.arange(count), np.uint32(config.seed)))
 
 
 def tangential(speed: Callable[[Floats], Floats]) -> Callable[[Floats, Floats], Floats]:
@@ -193,7 +193,8 @@ def _kinematic_on_host(config: Config) -> Floats:
 
 def _kinematic_on_device(config: Config) -> Floats:
     settings = KinematicSettings.from_config(config)
-    return np.asarray(jax.jit(lambda records: kinematic_fields(records, settings))(np.arange(2)))
+    program = jax.jit(lambda records, seed: kinematic_fields(records, seed, settings))
+    return np.asarray(program(np.arange(2), np.uint32(settings.seed)))
 
 
 WIDE: dict[str, Any] = {

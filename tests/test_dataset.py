@@ -708,12 +708,12 @@ def test_a_batch_is_one_call_of_one_compiled_function(monkeypatch: pytest.Monkey
         next(batches)
         steps: list[Any] = []
         renderer = dataset.stream.renderer
-        step = renderer.step
+        step = renderer.programs.step
 
         def counted(*arguments: Any) -> Any:
             steps.append(arguments)
             return step(*arguments)
 
-        monkeypatch.setattr(renderer, "step", counted)
+        monkeypatch.setattr(renderer, "programs", renderer.programs._replace(step=counted))
         assert eager_calls(lambda: numbers(batches, 50)) == set()
     assert len(steps) == 50

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,12 @@ def on_host(settings: KinematicSettings, count: int) -> Floats:
 
 
 def on_device(settings: KinematicSettings, count: int) -> Floats:
-    return np.asarray(
-        jax.jit(lambda records: kinematic_fields(records, settings))(np.arange(count))
-    )
+    return of_device(settings, np.arange(count))
+
+
+def of_device(settings: KinematicSettings, records: Any) -> Floats:
+    program = jax.jit(lambda records, seed: kinematic_fields(records, seed, settings))
+    return np.asarray(program(records, np.uint32(settings.seed)))
 
 
 SIDES = pytest.mark.parametrize("generate", [on_host, on_device])
@@ -280,8 +284,7 @@ def test_fields_are_the_same_bits_in_every_process_and_thread() -> None:
 
 def test_device_records_may_come_in_any_order(device: Floats) -> None:
     order = np.random.default_rng(0).permutation(500)
-    shuffled = jax.jit(lambda records: kinematic_fields(records, RANGES))(jnp.asarray(order))
-    np.testing.assert_array_equal(shuffled, device[order])
+    np.testing.assert_array_equal(of_device(RANGES, order), device[order])
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -289,16 +292,17 @@ def test_device_records_may_come_in_any_order(device: Floats) -> None:
 def test_a_gpus_sums_make_the_fields_of_a_cpus_products(
     settings: KinematicSettings, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = np.arange(3)
+    arguments = np.arange(3), np.uint32(settings.seed)
     if at_once == 1:
         monkeypatch.setattr(on_device_module, "GPU_BYTES", 1)
-    sums = jax.jit(lambda numbers: fields_by_sums(numbers, settings))(records)
-    products = jax.jit(lambda numbers: fields_by_products(numbers, settings))(records)
+    sums = jax.jit(partial(fields_by_sums, settings=settings))(*arguments)
+    products = jax.jit(partial(fields_by_products, settings=settings))(*arguments)
     np.testing.assert_allclose(sums, products, rtol=0, atol=2e-5 * np.abs(products).max())
 
 
 def test_the_programs_of_a_gpu_have_no_matrix_products() -> None:
-    program = jax.jit(lambda numbers: kinematic_fields(numbers, RANGES)).trace(np.arange(3))
+    jitted = jax.jit(partial(kinematic_fields, settings=RANGES))
+    program = jitted.trace(np.arange(3), np.uint32(0))
     products = {
         platform: "dot_general" in program.lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "cuda")

@@ -17,11 +17,13 @@ class Origin(NamedTuple):
     """The records and numbers of the pairs of a batch.
 
     Attributes:
+        seed: That of the configuration.
         seeds: 32 bits that Grain draws for the record of each pair.
         records: Number of the record of each pair in the stream of pairs: high and low 32 bits.
         pairs: Number of each pair in the stream of pairs, likewise.
     """
 
+    seed: UInt32[Array, ""]
     seeds: Int[Array, " n"]
     records: UInt32[Array, "2 n"]
     pairs: UInt32[Array, "2 n"]
@@ -51,7 +53,7 @@ def synthpix_keys(seeds: Int[Array, " n"], repetition: Int[Array, ""]) -> PairKe
     return PairKeys(seeds, fold_in(keys, jnp.broadcast_to(repetition, seeds.shape)))
 
 
-def pair_keys(origin: Origin, repetition: Int[Array, ""], *, seed: int) -> PairKeys:
+def pair_keys(origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
     """Make a key for each pair from the seed, the number of the pair and the repetition.
 
     Folding in is encryption under the key (Threefry), so other seeds, pairs and repetitions have
@@ -59,11 +61,10 @@ def pair_keys(origin: Origin, repetition: Int[Array, ""], *, seed: int) -> PairK
     there, seeds that differ by less than the length of the data share keys.
 
     Args:
-        origin: Numbers of the pairs and of their records.
+        origin: Where each pair comes from.
         repetition: How often the flow batch was used before.
-        seed: That of the configuration, below 2**32.
     """
-    base = jax.random.fold_in(jax.random.PRNGKey(_PAIRS), jnp.uint32(seed))
+    base = jax.random.fold_in(jax.random.PRNGKey(_PAIRS), origin.seed)
 
     def numbered(number: UInt32[Array, "2"]) -> UInt32[Array, "k"]:
         return jax.random.fold_in(jax.random.fold_in(base, number[0]), number[1])

@@ -117,7 +117,7 @@ class ParticleRenderer:
 
     def keys(self, origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         """Return a key for each pair that no other pair and no other seed has."""
-        return pair_keys(origin, repetition, seed=self._config.seed)
+        return pair_keys(origin, repetition)
 
     def render(
         self, keys: UInt32[Array, "n k"], moving: Num[Array, "f y x c"]

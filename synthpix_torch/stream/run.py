@@ -10,7 +10,8 @@ from synthpix_torch.batch import AnyBatch, to_batch
 from synthpix_torch.data.flow_batches import Flows
 from synthpix_torch.interop.dlpack import Bridge
 from synthpix_torch.interop.exiting import Making
-from synthpix_torch.render.step import Loaded, Rendered, Renderer
+from synthpix_torch.render.programs import Loaded, Rendered
+from synthpix_torch.render.step import Renderer
 from synthpix_torch.stream.order import Order
 
 _MAKING: Final = Making()

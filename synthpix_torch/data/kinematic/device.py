@@ -16,7 +16,6 @@ from typing import Final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Int32, UInt32
 
@@ -33,15 +32,16 @@ Smooth = Callable[[Float[Array, "nodes_across twice_nodes_down"], Array], Array]
 
 
 def kinematic_fields(
-    records: Int[Array, "fields"], settings: KinematicSettings
+    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
-    """Generate kinematic fields; field i depends on the settings and `records[i]` alone.
+    """Generate kinematic fields; field i depends on seed, settings and `records[i]` alone.
 
     They have the distribution of `KinematicFields` and not its values: the random numbers are
     JAX's. To be called under `jax.jit`, with the settings as constants.
 
     Args:
         records: Number of each record, taken modulo 2^32.
+        seed: In place of the seed in the settings, so that one program serves all seeds.
         settings: The distribution of the fields.
 
     Returns:
@@ -49,6 +49,7 @@ def kinematic_fields(
     """
     fields: Array = lax.platform_dependent(
         records,
+        seed,
         cpu=partial(fields_by_products, settings=settings),
         default=partial(fields_by_sums, settings=settings),
     )
@@ -56,7 +57,7 @@ def kinematic_fields(
 
 
 def fields_by_products(
-    records: Int[Array, "fields"], settings: KinematicSettings
+    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
     """Generate kinematic fields with matrix products."""
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
@@ -75,13 +76,13 @@ def fields_by_products(
     # Noise, noise smoothed along x in two layouts, the field before and after scaling, filters.
     numbers = 2 * down * (across + 2 * width) + 4 * height * width + height * down + width * across
     at_once = max(1, min(records.shape[0], CPU_BYTES // (4 * numbers)))
-    generate = partial(_field, nodes=nodes, settings=settings, smooth=smooth)
+    generate = partial(_field, seed=seed, nodes=nodes, settings=settings, smooth=smooth)
     fields: Array = lax.map(generate, records, batch_size=at_once)
     return fields
 
 
 def fields_by_sums(
-    records: Int[Array, "fields"], settings: KinematicSettings
+    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
     """Generate kinematic fields with a sum over the nodes around each sample."""
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
@@ -99,7 +100,7 @@ def fields_by_sums(
     count = records.shape[0]
     # Groups of the same size: a smaller last one would be compiled again.
     groups = next(n for n in range(1, count + 1) if count % n == 0 and count // n <= most)
-    generate = jax.vmap(partial(_field, nodes=nodes, settings=settings, smooth=smooth))
+    generate = jax.vmap(partial(_field, seed=seed, nodes=nodes, settings=settings, smooth=smooth))
     fields: Array = lax.map(generate, records.reshape(groups, count // groups))
     return fields.reshape(count, *fields.shape[2:])
 
@@ -117,12 +118,13 @@ def _nodes(settings: KinematicSettings) -> tuple[int, int]:
 def _field(
     record: Int[Array, ""],
     *,
+    seed: UInt32[Array, ""],
     nodes: tuple[int, int],
     settings: KinematicSettings,
     smooth: Smooth,
 ) -> Float[Array, "height width 2"]:
     """Generate a field from its number."""
-    base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), np.uint32(settings.seed))
+    base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), seed)
     key: UInt32[Array, "2"] = jax.random.fold_in(base, record.astype(jnp.uint32))
     key_sigma, key_factor, key_noise = jax.random.split(key, 3)
     low, high = settings.filter_sigma_range
