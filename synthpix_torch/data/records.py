@@ -115,7 +115,7 @@ class Records:
         self._source = opened.records if isinstance(opened, Generator) else opened
         self._on_device = self._generator is not None and self._generator.generate is not None
         records = None if self._on_device or self._generator is None else self._generator.records
-        self._fields = records if isinstance(records, GeneratedFields) else None
+        self._on_host = records if isinstance(records, GeneratedFields) else None
         self._own = source is not None
         # Where relative paths begin; absolute ones name the same files everywhere.
         paths = () if self._own else getattr(self._source, "file_list", ())
@@ -151,7 +151,7 @@ class Records:
 
     def memory(self, count: int) -> Float[np.ndarray, "count h w 2"] | None:
         """Return memory for the fields of some records; None unless the host generates them."""
-        if self._fields is None:
+        if self._on_host is None:
             return None
         assert self.shape is not None
         return aligned((count, *self.shape), np.dtype(np.float32))
@@ -170,9 +170,9 @@ class Records:
         """
         if self._on_device:
             return Record(None, None, f"{self.config.scheduler_class}://{number}", repeated=False)
-        if self._fields is not None:
-            flow_field = self._fields.generate(number, out=out)
-            return Record(flow_field, None, f"{self._fields.scheme}://{number}", repeated=False)
+        if self._on_host is not None:
+            flow_field = self._on_host.generate(number, out=out)
+            return Record(flow_field, None, f"{self._on_host.scheme}://{number}", repeated=False)
         if self._folder is not None and os.getcwd() != self._folder:
             raise RuntimeError(
                 f"file_list has relative paths, and the working directory is no longer "
