@@ -102,14 +102,13 @@ def _program(name: str, *, size: int, batch: int) -> tuple[Any, ...]:
         return jax.jit(generate), jax.ShapeDtypeStruct((2,), jnp.uint32), moving
     programs = Renderer(config, shape, appearance=Appearance(), device=device()).programs
     records: Any = jax.ShapeDtypeStruct((3, fields), jnp.int32)
-    seed: Any = jax.ShapeDtypeStruct((), jnp.uint32)
     if name == "adapt":
         return programs.adapt, fields_shape, records
     if name == "fields":
-        return programs.generate, jax.ShapeDtypeStruct((fields,), jnp.int32), records, seed
+        return programs.generate, jax.ShapeDtypeStruct((2, fields), jnp.uint32), records
     labels, _ = jax.eval_shape(programs.adapt, fields_shape, records)
-    pairs: Any = jax.ShapeDtypeStruct((2, batch), jnp.uint32)
-    loaded = Loaded(labels, fields_shape, None, records, pairs, seed)
+    pairs: Any = jax.ShapeDtypeStruct((3, batch), jnp.uint32)
+    loaded = Loaded(labels, fields_shape, None, records, pairs)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     return programs.step, loaded, jax.ShapeDtypeStruct((), jnp.int32), last
 

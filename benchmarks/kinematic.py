@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import scipy.fft
 from jax import lax
 from synthpix.data_sources.kinematic import KinematicDataSource
 
-from benchmarks.core import timed
+from benchmarks.core import numbers_of, timed
 from benchmarks.report import command_line, interleaved, ratio, spread, table, write
 from synthpix_torch.data.kinematic import KinematicFields, KinematicSettings, kinematic_fields
 from synthpix_torch.draws import uniform
@@ -95,8 +96,7 @@ def contenders(
     settings = KinematicSettings(
         extent=(size, size), filter_sigma_range=sigmas, scale_factor_range=SCALES
     )
-    seed = jnp.uint32(settings.seed)
-    program = jax.jit(lambda records: kinematic_fields(records, seed, settings))
+    program = jax.jit(partial(kinematic_fields, settings=settings))
 
     def on_host(source: Any) -> Callable[[int], Any]:
         return lambda turn: [source[turn * many + j]["flow_fields"] for j in range(many)]
@@ -106,7 +106,7 @@ def contenders(
         "host, 0.1.0": on_host(ByCosines(**arguments)),
         "host": on_host(KinematicFields(10**6, settings)),
         "device, 0.1.0": by_products(size, sigmas, many),
-        "device": lambda turn: program(jnp.arange(many) + turn * many),
+        "device": lambda turn: program(numbers_of(turn, many)),
     }
 
 

@@ -57,6 +57,11 @@ def fields(count: int, shape: Sequence[int] = (24, 24), *, seed: int = 0) -> np.
     )
 
 
+def seeded(seed: int, records: Any) -> np.ndarray:
+    """What generators on the device make fields of: the seed and the number of each record."""
+    return np.stack([np.full_like(records, seed, np.uint32), records]).astype(np.uint32)
+
+
 def write_npy(folder: Path, count: int, *, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for t, field in enumerate(fields(count, seed=seed)):
@@ -78,7 +83,11 @@ def write_mat(folder: Path, count: int, shape: tuple[int, int], *, seed: int = 0
     rng = np.random.default_rng(seed)
     for t, field in enumerate(fields(count, shape, seed=seed)):
         pair = rng.integers(0, 255, (2, *shape), np.uint8)
-        scipy.io.savemat(folder / f"{t:03}.mat", {"V": field, "I0": pair[0], "I1": pair[1]})
+        path = folder / f"{t:03}.mat"
+        scipy.io.savemat(path, {"V": field, "I0": pair[0], "I1": pair[1]})
+        # Without the time at which it was written, so that golden states know the file.
+        with open(path, "r+b") as file:
+            file.write(b"MATLAB 5.0 MAT-file".ljust(116))
     return folder
 
 

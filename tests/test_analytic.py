@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kinds import base
+from kinds import base, seeded
 from scipy.stats import kstest
 
 from synthpix_torch import StateMismatchError, SynthPixDataset
@@ -78,7 +79,7 @@ def made(config: Config, count: int = 1) -> Floats:
     opened = generator(config)
     if opened.generate is None:
         return np.stack([opened.records[i]["flow_fields"] for i in range(count)])
-    return np.asarray(jax.jit(opened.generate)(np.arange(count), np.uint32(config.seed)))
+    return np.asarray(jax.jit(opened.generate)(seeded(config.seed, np.arange(count))))
 
 
 def tangential(speed: Callable[[Floats], Floats]) -> Callable[[Floats, Floats], Floats]:
@@ -193,8 +194,8 @@ def _kinematic_on_host(config: Config) -> Floats:
 
 def _kinematic_on_device(config: Config) -> Floats:
     settings = KinematicSettings.from_config(config)
-    program = jax.jit(lambda records, seed: kinematic_fields(records, seed, settings))
-    return np.asarray(program(np.arange(2), np.uint32(settings.seed)))
+    program = jax.jit(partial(kinematic_fields, settings=settings))
+    return np.asarray(program(seeded(settings.seed, np.arange(2))))
 
 
 WIDE: dict[str, Any] = {

@@ -16,7 +16,7 @@ sys.path.insert(0, str(GOLDEN))
 from write import NUMBERS, POSITION, bits, environment  # noqa: E402
 
 FILES = {path.parent.name: json.loads(path.read_text()) for path in GOLDEN.glob("*/streams.json")}
-CASES = [(version, name) for version, file in FILES.items() for name in file["kinds"]]
+NAMES = sorted({name for file in FILES.values() for name in file["kinds"]})
 
 
 def bits_of(state: dict[str, Any]) -> str:
@@ -28,25 +28,34 @@ def bits_of(state: dict[str, Any]) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:The state was saved with other versions")
-@pytest.mark.parametrize(("version", "name"), CASES)
-def test_old_states_load_unless_the_renderer_has_other_bits(
-    version: str, name: str, data: Path
-) -> None:
-    saved = FILES[version]["kinds"][name]
+@pytest.mark.parametrize("name", NAMES)
+def test_old_states_load_unless_the_renderer_has_other_bits(name: str, data: Path) -> None:
+    comparable = False
+    with opened(name, data) as dataset:
+        for file in FILES.values():
+            if (saved := file["kinds"].get(name)) is None:
+                continue
+            dataset.seek(0)
+            if bits_of(saved["state"]) != bits_of(dataset.state_dict()):
+                assert name.startswith("particles")
+                with pytest.raises(StateMismatchError, match="version 1 of the renderer 'partic"):
+                    dataset.load_state_dict(saved["state"])
+                assert dataset.position == 0
+                continue
+            dataset.load_state_dict(saved["state"])
+            assert dataset.position == POSITION
+            if file["environment"] == environment():
+                comparable = True
+                made = [bits(dataset.batch_at(number), data) for number in NUMBERS]
+                assert made == saved["digests"]
+    if not comparable:
+        pytest.skip("the golden bits were made by other versions or on another CPU")
+
+
+def opened(name: str, data: Path) -> SynthPixDataset:
     renderer, kind = name.split(": ")
     kinds = KINDS | RESIZED if renderer == "synthpix" else KINDS
-    with SynthPixDataset(kinds[kind](data), renderer=renderer) as dataset:
-        if bits_of(saved["state"]) != bits_of(dataset.state_dict()):
-            assert renderer == "particles"
-            with pytest.raises(StateMismatchError, match="version 1 of the renderer 'particles'"):
-                dataset.load_state_dict(saved["state"])
-            assert dataset.position == 0
-            return
-        dataset.load_state_dict(saved["state"])
-        assert dataset.position == POSITION
-        if FILES[version]["environment"] != environment():
-            pytest.skip("the golden bits were made by other versions or on another CPU")
-        assert [bits(dataset.batch_at(number), data) for number in NUMBERS] == saved["digests"]
+    return SynthPixDataset(kinds[kind](data), renderer=renderer)
 
 
 @pytest.mark.filterwarnings("ignore:The state was saved with other versions")

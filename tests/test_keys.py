@@ -12,9 +12,8 @@ from synthpix_torch.render.keys import Origin, pair_keys
 
 
 def keys(seed: int, *, pairs: range, repetition: int = 0) -> np.ndarray:
-    numbers = np.array([divmod(pair, 2**32) for pair in pairs], np.uint32).T
-    both = jnp.asarray(numbers)
-    origin = Origin(jnp.uint32(seed), jnp.zeros(len(pairs), jnp.int32), both, both)
+    numbers = jnp.asarray([(seed, *divmod(pair, 2**32)) for pair in pairs], jnp.uint32).T
+    origin = Origin(jnp.zeros(len(pairs), jnp.int32), numbers, numbers)
     return np.asarray(pair_keys(origin, jnp.int32(repetition)).keys)
 
 

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from kinds import base
+from kinds import base, seeded
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import chisquare, ks_2samp, kstest
 from synthpix.data_sources.kinematic import KinematicDataSource
@@ -56,8 +56,8 @@ def on_device(settings: KinematicSettings, count: int) -> Floats:
 
 
 def of_device(settings: KinematicSettings, records: Any) -> Floats:
-    program = jax.jit(lambda records, seed: kinematic_fields(records, seed, settings))
-    return np.asarray(program(records, np.uint32(settings.seed)))
+    program = jax.jit(partial(kinematic_fields, settings=settings))
+    return np.asarray(program(seeded(settings.seed, records)))
 
 
 SIDES = pytest.mark.parametrize("generate", [on_host, on_device])
@@ -292,17 +292,17 @@ def test_device_records_may_come_in_any_order(device: Floats) -> None:
 def test_a_gpus_sums_make_the_fields_of_a_cpus_products(
     settings: KinematicSettings, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = np.arange(3), np.uint32(settings.seed)
+    numbers = seeded(settings.seed, np.arange(3))
     if at_once == 1:
         monkeypatch.setattr(on_device_module, "GPU_BYTES", 1)
-    sums = jax.jit(partial(fields_by_sums, settings=settings))(*arguments)
-    products = jax.jit(partial(fields_by_products, settings=settings))(*arguments)
+    sums = jax.jit(partial(fields_by_sums, settings=settings))(numbers)
+    products = jax.jit(partial(fields_by_products, settings=settings))(numbers)
     np.testing.assert_allclose(sums, products, rtol=0, atol=2e-5 * np.abs(products).max())
 
 
 def test_the_programs_of_a_gpu_have_no_matrix_products() -> None:
     jitted = jax.jit(partial(kinematic_fields, settings=RANGES))
-    program = jitted.trace(np.arange(3), np.uint32(0))
+    program = jitted.trace(seeded(0, np.arange(3)))
     products = {
         platform: "dot_general" in program.lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "cuda")

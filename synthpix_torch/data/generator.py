@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from synthpix_torch.data.plausibility import Remark
 
@@ -20,8 +20,9 @@ class Generator(NamedTuple):
         slowest: Lower bounds of both components (x, y), in length units per second.
         fastest: Upper bounds.
         remarks: Look for oddities in the distribution of the fields; may generate some.
-        generate: Make fields, shape (records, H, W, 2), from their record numbers and the seed of
-            the configuration within a jitted function; None for a generator that works on the host.
+        generate: Make fields, shape (records, H, W, 2), from the seed of the configuration and the
+            number of each record within a jitted function; None for a generator that works on the
+            host.
     """
 
     records: Any
@@ -30,4 +31,4 @@ class Generator(NamedTuple):
     slowest: tuple[float, float]
     fastest: tuple[float, float]
     remarks: Callable[[], Iterable[Remark]] = tuple
-    generate: Callable[[Int[Array, " f"], UInt32[Array, ""]], Float[Array, "f h w 2"]] | None = None
+    generate: Callable[[UInt32[Array, "2 f"]], Float[Array, "f h w 2"]] | None = None

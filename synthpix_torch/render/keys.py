@@ -17,16 +17,15 @@ class Origin(NamedTuple):
     """The records and numbers of the pairs of a batch.
 
     Attributes:
-        seed: That of the configuration.
         seeds: 32 bits that Grain draws for the record of each pair.
-        records: Number of the record of each pair in the stream of pairs: high and low 32 bits.
-        pairs: Number of each pair in the stream of pairs, likewise.
+        records: The seed of the configuration, and the number of the record of each pair in the
+            stream of pairs: high and low 32 bits.
+        pairs: The same with the number of each pair.
     """
 
-    seed: UInt32[Array, ""]
     seeds: Int[Array, " n"]
-    records: UInt32[Array, "2 n"]
-    pairs: UInt32[Array, "2 n"]
+    records: UInt32[Array, "3 n"]
+    pairs: UInt32[Array, "3 n"]
 
 
 class PairKeys(NamedTuple):
@@ -64,12 +63,14 @@ def pair_keys(origin: Origin, repetition: Int[Array, ""]) -> PairKeys:
         origin: Where each pair comes from.
         repetition: How often the flow batch was used before.
     """
-    base = jax.random.fold_in(jax.random.PRNGKey(_PAIRS), origin.seed)
 
-    def numbered(number: UInt32[Array, "2"]) -> UInt32[Array, "k"]:
-        return jax.random.fold_in(jax.random.fold_in(base, number[0]), number[1])
+    def numbered(number: UInt32[Array, "3"]) -> UInt32[Array, "k"]:
+        key: Array = jax.random.PRNGKey(_PAIRS)
+        for part in number:
+            key = jax.random.fold_in(key, part)
+        return key
 
-    def repeated(number: UInt32[Array, "2"]) -> UInt32[Array, "k"]:
+    def repeated(number: UInt32[Array, "3"]) -> UInt32[Array, "k"]:
         return jax.random.fold_in(numbered(number), repetition)
 
     bits = jax.vmap(numbered, in_axes=1)(origin.records)[:, 0]

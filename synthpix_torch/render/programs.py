@@ -40,16 +40,16 @@ class Loaded(NamedTuple):
         flow_fields: Velocities that move the particles; of real images nothing.
         images: The real images; of rendered ones nothing.
         records: Seeds, epochs and validity of the records, in this order.
-        pairs: Number of each pair of a batch in the stream of pairs: high and low 32 bits.
-        seed: That of the configuration.
+        pairs: The seed of the configuration, and the number of each pair of a batch in the stream
+            of pairs: high and low 32 bits. As an argument, the seed compiles nothing again; one for
+            each pair, it needs no kernel of its own on a GPU.
     """
 
     labels: Num[Array, "f a b c"] | None
     flow_fields: Num[Array, "f y x c"] | None
     images: Num[Array, "f 2 h w"] | None
     records: Int[Array, "3 f"]
-    pairs: UInt32[Array, "2 n"]
-    seed: UInt32[Array, ""]
+    pairs: UInt32[Array, "3 n"]
 
 
 class Rendered(NamedTuple):
@@ -83,7 +83,7 @@ class Programs(NamedTuple):
 
     Attributes:
         adapt: Makes labels and velocities of flow fields and the `records` of a `Loaded`.
-        generate: The same of record numbers, `records` and the seed of the configuration.
+        generate: The same of the seed and the number of each record, and `records`.
         step: Makes a batch of a `Loaded`, a repetition and whether it ends an episode; without
             labels if the `Loaded` has none.
     """
@@ -179,24 +179,19 @@ def _adapt(
 
 
 def _generate(
-    record_numbers: Int[Array, " f"],
-    records: Int[Array, "3 f"],
-    seed: UInt32[Array, ""],
-    *,
-    config: Config,
-    **fixed: Any,
+    numbers: UInt32[Array, "2 f"], records: Int[Array, "3 f"], *, config: Config, **fixed: Any
 ) -> tuple[Float[Array, "n ..."], Float[Array, "f b a k"]]:
     """Make flow fields on the device, and adapt them."""
     generate = GENERATORS[config.scheduler_class or ""](config, False).generate
     assert generate is not None
-    flow_fields = generate(record_numbers, seed)
+    flow_fields = generate(numbers)
     labels, moving = _adapt(flow_fields, records, **fixed)
     return labels, flow_fields if moving is None else moving
 
 
 def _valid(records: Int[Array, "3 f"], batch_size: int) -> Bool[Array, " n"]:
     """Return whether each slot of a batch holds data."""
-    return records[2, jnp.arange(batch_size) % records.shape[1]].astype(bool)
+    return jnp.tile(records[2], -(-batch_size // records.shape[1]))[:batch_size].astype(bool)
 
 
 def _of_batch(labels: Num[Array, "f a b c"], valid: Bool[Array, " n"]) -> Num[Array, "n a b c"]:
@@ -227,7 +222,7 @@ def _step(
         images1, images2 = loaded.images[:, 0], loaded.images[:, 1]
     else:
         assert loaded.flow_fields is not None
-        origin = Origin(loaded.seed, seeds, loaded.pairs[:, record], loaded.pairs)
+        origin = Origin(seeds, loaded.pairs[:, record], loaded.pairs)
         keys = renderer.keys(origin, repetition)
         images1, images2, params = renderer.render(keys.keys, loaded.flow_fields)
     labels: Any = loaded.labels

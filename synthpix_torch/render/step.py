@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jaxtyping import Integer, UInt32
 
 from synthpix_torch.config.config import Config
 from synthpix_torch.data.flow_batches import FlowBatch
@@ -42,7 +43,7 @@ class Renderer:
         self._device = device
         self._turns = Turns(device)
         self._batch_size = config.batch_size
-        self._seed = jax.device_put(np.uint32(config.seed), device)
+        self._seed = config.seed
         self._used_once = used_once(config)
         self._recorded = config.include_images
         renderer: PairRenderer | None = None
@@ -65,19 +66,18 @@ class Renderer:
             flow_batch.flow_fields,
             flow_batch.images,
             about.astype(np.uint32).view(np.int32),
-            np.stack([number >> np.uint64(32), number & np.uint64(2**32 - 1)]).astype(np.uint32),
+            self._seeded(number >> np.uint64(32), number & np.uint64(2**32 - 1)),
         )
         flow_fields, images, records, pairs = jax.device_put(host, self._device)
         if self._recorded:
-            return Loaded(flow_fields, None, images, records, pairs, self._seed)
+            return Loaded(flow_fields, None, images, records, pairs)
         if flow_fields is None:
-            numbers = jax.device_put(flow_batch.record_numbers.astype(np.int32), self._device)
-            arguments = numbers, records, self._seed
-            labels, moving = self._turns.call(self.programs.generate, *arguments)
+            numbers = jax.device_put(self._seeded(flow_batch.record_numbers), self._device)
+            labels, moving = self._turns.call(self.programs.generate, numbers, records)
         else:
             labels, moving = self._turns.call(self.programs.adapt, flow_fields, records)
             moving = flow_fields if moving is None else moving
-        return Loaded(labels, moving, None, records, pairs, self._seed)
+        return Loaded(labels, moving, None, records, pairs)
 
     @shielded
     def render(self, loaded: Loaded, *, repetition: int, last_step: bool) -> Rendered:
@@ -90,6 +90,11 @@ class Renderer:
         rendered: Rendered = self._turns.call(self.programs.step, *arguments)
         self._turns.end()
         return rendered._replace(flow_fields=labels) if self._used_once else rendered
+
+    def _seeded(self, *numbers: Integer[np.ndarray, " n"]) -> UInt32[np.ndarray, "rows n"]:
+        """Stack the seed and numbers below 2^32."""
+        seeds = np.full_like(numbers[0], self._seed)
+        return np.stack([seeds, *numbers]).astype(np.uint32)
 
     def check_flags(self) -> None:
         """Check that JAX's random flags are those of the time when this object was made.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from synthpix_torch.data.analytic.flows import Parameters
 from synthpix_torch.data.analytic.settings import DOMAIN, AnalyticSettings
@@ -52,29 +52,29 @@ class AnalyticFields(GeneratedFields[AnalyticSettings]):
 
 
 def analytic_fields(
-    records: Int[Array, " fields"], seed: UInt32[Array, ""], settings: AnalyticSettings
+    numbers: UInt32[Array, "2 fields"], settings: AnalyticSettings
 ) -> Float[Array, "fields height width 2"]:
-    """Generate analytic fields; field i depends on seed, settings and `records[i]` alone.
+    """Generate analytic fields; field i depends on the settings and `numbers[:, i]` alone.
 
     They have the distribution of `AnalyticFields` and not its values: the random numbers are JAX's.
     To be called under `jax.jit`, with the settings as constants.
 
     Args:
-        records: Number of each record, taken modulo 2^32.
-        seed: In place of the seed in the settings, so that one program serves all seeds.
-        settings: The distribution of the fields.
+        numbers: Seed of the data set and number of the record, for each field.
+        settings: The distribution of the fields; their seed is not used, so that one program serves
+            all seeds.
 
     Returns:
         Velocities (x, y) in length units per second, float32.
     """
-    base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), seed)
 
-    def generate(record: Int[Array, ""]) -> Float[Array, "height width 2"]:
-        key = jax.random.fold_in(base, record.astype(jnp.uint32))
+    def generate(number: UInt32[Array, "2"]) -> Float[Array, "height width 2"]:
+        base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), number[0])
+        key = jax.random.fold_in(base, number[1])
         field: Array = settings.displacements(uniform(key, shape=(_PARAMETERS,)), jnp)
         return field * settings.grid.pixel_velocity
 
-    fields: Array = jax.vmap(generate)(records)
+    fields: Array = jax.vmap(generate, in_axes=1)(numbers)
     if not settings.closed_form.noise:
         return fields
-    return fields + kinematic_fields(records, seed, settings.grid)
+    return fields + kinematic_fields(numbers, settings.grid)

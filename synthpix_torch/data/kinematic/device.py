@@ -17,7 +17,7 @@ from typing import Final
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Int32, UInt32
+from jaxtyping import Array, Float, Int32, UInt32
 
 from synthpix_torch.data.kinematic.settings import DOMAIN, NARROWEST, REACH, KinematicSettings
 from synthpix_torch.draws import normal, uniform
@@ -32,24 +32,23 @@ Smooth = Callable[[Float[Array, "nodes_across twice_nodes_down"], Array], Array]
 
 
 def kinematic_fields(
-    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
+    numbers: UInt32[Array, "2 fields"], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
-    """Generate kinematic fields; field i depends on seed, settings and `records[i]` alone.
+    """Generate kinematic fields; field i depends on the settings and `numbers[:, i]` alone.
 
     They have the distribution of `KinematicFields` and not its values: the random numbers are
     JAX's. To be called under `jax.jit`, with the settings as constants.
 
     Args:
-        records: Number of each record, taken modulo 2^32.
-        seed: In place of the seed in the settings, so that one program serves all seeds.
-        settings: The distribution of the fields.
+        numbers: Seed of the data set and number of the record, for each field.
+        settings: The distribution of the fields; their seed is not used, so that one program serves
+            all seeds.
 
     Returns:
         Velocities (x, y) in length units per second, float32.
     """
     fields: Array = lax.platform_dependent(
-        records,
-        seed,
+        numbers,
         cpu=partial(fields_by_products, settings=settings),
         default=partial(fields_by_sums, settings=settings),
     )
@@ -57,7 +56,7 @@ def kinematic_fields(
 
 
 def fields_by_products(
-    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
+    numbers: UInt32[Array, "2 fields"], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
     """Generate kinematic fields with matrix products."""
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
@@ -74,15 +73,15 @@ def fields_by_products(
         return field
 
     # Noise, noise smoothed along x in two layouts, the field before and after scaling, filters.
-    numbers = 2 * down * (across + 2 * width) + 4 * height * width + height * down + width * across
-    at_once = max(1, min(records.shape[0], CPU_BYTES // (4 * numbers)))
-    generate = partial(_field, seed=seed, nodes=nodes, settings=settings, smooth=smooth)
-    fields: Array = lax.map(generate, records, batch_size=at_once)
+    values = 2 * down * (across + 2 * width) + 4 * height * width + height * down + width * across
+    at_once = max(1, min(numbers.shape[1], CPU_BYTES // (4 * values)))
+    generate = partial(_field, nodes=nodes, settings=settings, smooth=smooth)
+    fields: Array = lax.map(generate, numbers.T, batch_size=at_once)
     return fields
 
 
 def fields_by_sums(
-    records: Int[Array, "fields"], seed: UInt32[Array, ""], settings: KinematicSettings
+    numbers: UInt32[Array, "2 fields"], settings: KinematicSettings
 ) -> Float[Array, "fields height width 2"]:
     """Generate kinematic fields with a sum over the nodes around each sample."""
     (height, width), (step_y, step_x) = settings.shape, settings.spacing
@@ -95,13 +94,13 @@ def fields_by_sums(
         return _sum(lax.optimization_barrier(rows), *taps(height, step=step_y, sigma=sigma), axis=0)
 
     # Noise, and noise smoothed along x; XLA keeps the field before scaling in the result.
-    numbers = 2 * down * (across + width)
-    most = max(1, GPU_BYTES // (4 * numbers))
-    count = records.shape[0]
+    values = 2 * down * (across + width)
+    most = max(1, GPU_BYTES // (4 * values))
+    count = numbers.shape[1]
     # Groups of the same size: a smaller last one would be compiled again.
     groups = next(n for n in range(1, count + 1) if count % n == 0 and count // n <= most)
-    generate = jax.vmap(partial(_field, seed=seed, nodes=nodes, settings=settings, smooth=smooth))
-    fields: Array = lax.map(generate, records.reshape(groups, count // groups))
+    generate = jax.vmap(partial(_field, nodes=nodes, settings=settings, smooth=smooth))
+    fields: Array = lax.map(generate, numbers.T.reshape(groups, count // groups, 2))
     return fields.reshape(count, *fields.shape[2:])
 
 
@@ -116,16 +115,15 @@ def _nodes(settings: KinematicSettings) -> tuple[int, int]:
 
 
 def _field(
-    record: Int[Array, ""],
+    number: UInt32[Array, "2"],
     *,
-    seed: UInt32[Array, ""],
     nodes: tuple[int, int],
     settings: KinematicSettings,
     smooth: Smooth,
 ) -> Float[Array, "height width 2"]:
-    """Generate a field from its number."""
-    base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), seed)
-    key: UInt32[Array, "2"] = jax.random.fold_in(base, record.astype(jnp.uint32))
+    """Generate a field from the seed and its number."""
+    base = jax.random.fold_in(jax.random.PRNGKey(DOMAIN), number[0])
+    key: UInt32[Array, "2"] = jax.random.fold_in(base, number[1])
     key_sigma, key_factor, key_noise = jax.random.split(key, 3)
     low, high = settings.filter_sigma_range
     sigma = uniform(key_sigma, shape=(), minval=low, maxval=high)
