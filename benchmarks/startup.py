@@ -26,11 +26,14 @@ import synthpix
 for name in ("make", "sampler.base", "sampler.synthetic", "sampler.real"):
     sys.modules[f"synthpix.{name}"].logger = logging.getLogger("quiet")
 imported = clock()
-with contextlib.redirect_stdout(io.StringIO()):
-    source = synthpix.make(config)
-batch = next(source)
 import jax
-jax.block_until_ready((batch.images1, batch.images2))
+def first(config):
+    with contextlib.redirect_stdout(io.StringIO()):
+        source = synthpix.make(config)
+    batch = next(source)
+    jax.block_until_ready((batch.images1, batch.images2))
+    return batch
+batch = first(config)
 """
 THEIRS_AND_TORCH = (
     THEIRS
@@ -43,8 +46,14 @@ torch.from_numpy(np.array(batch.images1))
 OURS = """
 from synthpix_torch import SynthPixDataset
 imported = clock()
-dataset = SynthPixDataset(config)
-batch = next(iter(dataset))
+def first(config):
+    with SynthPixDataset(config) as dataset:
+        return next(iter(dataset))
+batch = first(config)
+"""
+AGAIN = """
+imported = clock()
+batch = first(config | {"seed": 1})
 """
 REPORT = """
 import resource
@@ -87,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "`import synthpix; make(); next()`": process(THEIRS, config, None),
             "the same and a copy into torch": process(THEIRS_AND_TORCH, config, None),
             "ours": process(OURS, config, None),
+            "synthpix, after it another seed": process(THEIRS + AGAIN, config, None),
+            "ours, after it another seed": process(OURS + AGAIN, config, None),
             "synthpix, compiled before": process(THEIRS, config, Path(folder, "theirs")),
             "ours, compiled before": process(OURS, config, Path(folder, "ours")),
         }
@@ -109,9 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{median(peaks) / 2**20:.0f}",
             ]
         )
-    head = ["what", "import, s", "then to the first batch, s", "together, s", "of synthpix", "MiB"]
+    head = ["what", "before, s", "then to the first batch, s", "together, s", "of synthpix", "MiB"]
     body = table(head, rows)
-    body += f"\n\nBatches of 8 kinematic pairs of {SIZE} px. Median and quartiles of {ROUNDS} "
+    body += f"\n\nBatches of 8 kinematic pairs of {SIZE} px. Before is the import, with another "
+    body += f"seed all until the first batch of the first. Median and quartiles of {ROUNDS} "
     body += (
         "processes each; MiB is the peak of resident memory of the process itself. synthpix runs "
     )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import math
-import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +13,7 @@ import pytest
 import torch
 from kinds import base, few
 from oracle import digest
+from saved import Counter, files
 
 from synthpix_torch import (
     Checkpointer,
@@ -24,23 +21,9 @@ from synthpix_torch import (
     RandomState,
     StateMismatchError,
     SynthPixDataset,
-    save_checkpoint,
 )
 from synthpix_torch.checkpoint import step as steps
 from synthpix_torch.checkpoint.step import read_manifest
-
-
-class Counter:
-    """The smallest thing with a state."""
-
-    def __init__(self, value: Any = 0) -> None:
-        self.value = value
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = state["value"]
 
 
 class Run:
@@ -86,10 +69,6 @@ class Run:
 def dataset() -> Iterator[SynthPixDataset]:
     with SynthPixDataset(base(**few)) as dataset:
         yield dataset
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 # What is saved ---------------------------------------------------------------------------------
@@ -256,80 +235,6 @@ def test_a_sharded_tensor_is_refused(tmp_path: Path) -> None:
             checkpoints.save(1)
 
 
-def test_the_random_states_of_torch_numpy_and_python_come_back(tmp_path: Path) -> None:
-    def draw() -> tuple[Any, ...]:
-        return torch.rand(2).tolist(), np.random.standard_normal(1).tolist(), random.gauss(0, 1)
-
-    # An odd number of normal draws leaves half a pair in the state.
-    draw()
-    with Checkpointer(tmp_path) as checkpoints:
-        checkpoints.register(rng=RandomState())
-        checkpoints.save(1)
-        wanted = [draw() for _ in range(3)]
-        assert checkpoints.restore() == 1
-    assert [draw() for _ in range(3)] == wanted
-
-
-def test_a_random_state_that_is_none_changes_nothing() -> None:
-    state = RandomState()
-    before, bad = state.state_dict(), state.state_dict()
-    torch.rand(1)
-    after = state.state_dict()
-    for keys in (torch.zeros(3), -bad["python"]["keys"]):
-        bad["python"]["keys"] = keys
-        with pytest.raises(ValueError, match="not the state of a RandomState"):
-            state.load_state_dict(bad)
-        assert torch.equal(state.state_dict()["torch"], after["torch"])
-    state.load_state_dict(before)
-    assert torch.equal(state.state_dict()["torch"], before["torch"])
-
-
-UNSAFE: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "NumPy's position": lambda state: state["numpy"].update(position=2**31 - 1),
-    "NumPy's position before 0": lambda state: state["numpy"].update(position=-1),
-    "NumPy's position as a fraction": lambda state: state["numpy"].update(position=1.5),
-    "another generator of NumPy": lambda state: state["numpy"].update(kind="PCG64"),
-    "NumPy's keys": lambda state: state["numpy"].update(keys=torch.full((624,), 1 << 40)),
-    "NumPy's number of keys": lambda state: state["numpy"].update(keys=torch.zeros(9).long()),
-    "NumPy's normal number": lambda state: state["numpy"].update(has_gauss=7),
-    "torch's position": lambda state: state["torch"][16:24].fill_(1),
-    "torch's rest": lambda state: state["torch"][8:12].fill_(0),
-    "torch's position and rest": lambda state: state["torch"][8:24].copy_(
-        torch.tensor([624, 1, 624, 0], dtype=torch.int32).view(torch.uint8)
-    ),
-    "torch's rest before 0": lambda state: state["torch"][8:12].fill_(255),
-    "Python's position": lambda state: state["python"]["keys"][-1:].fill_(2**31),
-    "Python's normal number": lambda state: state["python"].update(gauss="x"),
-    "CUDA": lambda state: state.update(cuda=None),
-    "nothing": lambda state: state.clear(),
-}
-
-
-@pytest.mark.parametrize("case", UNSAFE)
-def test_a_random_state_that_would_be_read_beyond_its_memory_is_refused(case: str) -> None:
-    torch.rand(1)
-    state = RandomState()
-    before, unsafe = state.state_dict(), state.state_dict()
-    UNSAFE[case](unsafe)
-    with pytest.raises(ValueError, match="not the state of a RandomState"):
-        state.load_state_dict(unsafe)
-    assert torch.equal(state.state_dict()["torch"], before["torch"])
-    assert torch.equal(state.state_dict()["numpy"]["keys"], before["numpy"]["keys"])
-
-
-@pytest.mark.parametrize("draws", [0, 1, 623, 624, 625])
-def test_a_random_state_after_any_number_of_draws_is_loaded(draws: int) -> None:
-    torch.manual_seed(1)
-    np.random.seed(1)
-    random.seed(1)
-    for _ in range(draws):
-        torch.randint(0, 2, (1,)), np.random.randint(2), random.getrandbits(32)
-    saved = RandomState().state_dict()
-    wanted = torch.rand(1), np.random.rand(), random.random()
-    RandomState().load_state_dict(saved)
-    assert (torch.rand(1), np.random.rand(), random.random()) == wanted
-
-
 # Atomic ----------------------------------------------------------------------------------------
 
 
@@ -426,180 +331,6 @@ def test_a_step_that_exists_or_is_older_is_an_error_unless_asked_for(tmp_path: P
         assert checkpoints.steps() == [1, 2, 3]
         assert checkpoints.restore() == 3
     assert counter.value == "new"
-
-
-# Retention and cadence -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "kept"),
-    [
-        ({}, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
-        ({"keep": 2}, [7, 8]),
-        ({"keep": 2, "keep_every": 3}, [0, 3, 6, 7, 8]),
-        ({"every": 4}, [0, 4, 8]),
-        ({"every": 2, "keep": 1, "keep_every": 4}, [0, 4, 8]),
-    ],
-    ids=str,
-)
-def test_the_newest_and_every_nth_are_kept(
-    tmp_path: Path, options: dict[str, int], kept: list[int]
-) -> None:
-    with Checkpointer(tmp_path, **options) as checkpoints:  # type: ignore[arg-type]
-        checkpoints.register(counter=Counter())
-        saved = [step for step in range(9) if checkpoints.save(step)]
-    assert saved == list(range(0, 9, options.get("every", 1)))
-    assert checkpoints.steps() == kept
-    assert sorted(map(int, files(tmp_path))) == kept
-
-
-def test_a_step_that_is_not_due_is_saved_by_force(tmp_path: Path) -> None:
-    with Checkpointer(tmp_path, every=10) as checkpoints:
-        checkpoints.register(counter=Counter())
-        assert not checkpoints.save(3)
-        assert checkpoints.save(3, force=True)
-    assert checkpoints.steps() == [3]
-
-
-def test_steps_of_other_programs_are_neither_counted_nor_deleted(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "theirs").write_text("of value")
-    (tmp_path / "notes").mkdir()
-    with Checkpointer(tmp_path, keep=1) as checkpoints:
-        checkpoints.register(counter=Counter())
-        for step in (2, 3):
-            checkpoints.save(step)
-    assert files(tmp_path) == ["1", "3", "notes"]
-
-
-def test_steps_that_hold_other_objects_are_never_deleted_for_newer_ones(
-    tmp_path: Path, dataset: SynthPixDataset
-) -> None:
-    with Checkpointer(tmp_path) as checkpoints:
-        checkpoints.register(data=dataset, model=Counter())
-        for step in (1, 2):
-            checkpoints.save(step)
-    for step in (3, 4, 5):
-        save_checkpoint(tmp_path, dataset, step, max_to_keep=1)
-    assert files(tmp_path) == ["1", "2", "5"]
-    # Neither is one whose manifest cannot be read, nor one of a newer version.
-    metadata = tmp_path / "5" / "_CHECKPOINT_METADATA"
-    metadata.write_text(metadata.read_text().replace('"format": 1', '"format": 2'))
-    save_checkpoint(tmp_path, dataset, 6)
-    (tmp_path / "6" / "_CHECKPOINT_METADATA").unlink()
-    save_checkpoint(tmp_path, dataset, 7)
-    assert files(tmp_path) == ["1", "2", "5", "6", "7"]
-    with Checkpointer(tmp_path, keep=1) as checkpoints:
-        checkpoints.register(data=dataset, model=Counter(), more=Counter())
-        checkpoints.save(8)
-    assert files(tmp_path) == ["5", "6", "8"]
-
-
-METRICS = (3.0, 1.0, 2.0, 1.0, 5.0, float("nan"), None, 4.0, 6.0)
-"""The metric of each step; one is not a number, one step has none."""
-
-
-def _save_metrics(checkpoints: Checkpointer) -> None:
-    counter = Counter()
-    checkpoints.register(counter=counter)
-    for step, metric in enumerate(METRICS):
-        counter.value = step
-        checkpoints.save(step, metrics=None if metric is None else {"epe": metric, "loss": 0.5})
-
-
-@pytest.mark.parametrize(
-    ("options", "kept", "best"),
-    [
-        ({"keep": 1}, [3, 8], 3),
-        ({"keep": 2, "keep_best": 2}, [1, 3, 7, 8], 3),
-        ({"keep": 1, "keep_best": 3, "keep_every": 5}, [0, 1, 2, 3, 5, 8], 3),
-        ({"keep": 1, "best_mode": "max"}, [8], 8),
-        ({"keep": 1, "keep_best": 3, "best_mode": "max"}, [4, 7, 8], 8),
-        ({}, list(range(9)), 3),
-    ],
-    ids=str,
-)
-def test_the_best_steps_are_kept_beside_the_newest(
-    tmp_path: Path, options: dict[str, Any], kept: list[int], best: int
-) -> None:
-    with Checkpointer(tmp_path, best="epe", **options) as checkpoints:
-        _save_metrics(checkpoints)
-    assert checkpoints.steps() == kept
-    counter = Counter()
-    mode = options.get("best_mode", "min")
-    with Checkpointer(tmp_path, best="epe", best_mode=mode, read_only=True) as checkpoints:
-        checkpoints.register(counter=counter)
-        assert checkpoints.restore(best=True) == counter.value == best
-        assert checkpoints.restore() == counter.value == 8
-
-
-def test_orbax_reads_the_metrics_and_would_keep_the_same_steps(tmp_path: Path) -> None:
-    options = {"keep": 2, "keep_best": 2, "keep_every": 5}
-    with Checkpointer(tmp_path / "ours", best="epe", **options) as checkpoints:  # type: ignore[arg-type]
-        _save_metrics(checkpoints)
-    managers = ocp.checkpoint_managers
-
-    def rank(metrics: dict[str, float]) -> float:
-        # Orbax cannot rank what is not a number.
-        return 9.0 if math.isnan(metrics["epe"]) else metrics["epe"]
-
-    best = ocp.CheckpointManagerOptions(best_fn=rank, best_mode="min", read_only=True)
-    with ocp.CheckpointManager(tmp_path / "ours", options=best) as manager:
-        assert manager.best_step() == 3
-        assert manager.metrics(3) == {"epe": 1.0, "loss": 0.5}
-    policy = managers.AnyPreservationPolicy(
-        [
-            managers.LatestN(2),
-            managers.EveryNSteps(5),
-            managers.BestN(
-                get_metric_fn=rank, reverse=True, n=2, keep_checkpoints_without_metrics=False
-            ),
-        ]
-    )
-    infos = [
-        SimpleNamespace(
-            step=step,
-            time=datetime.datetime(2026, 1, 1),
-            metrics=None if metric is None else {"epe": metric},
-        )
-        for step, metric in enumerate(METRICS)
-    ]
-    flags = policy.should_preserve(infos, context=managers.PreservationContext())
-    assert checkpoints.steps() == [step for step, keep in enumerate(flags) if keep]
-
-
-def test_a_corrupt_best_step_is_skipped_for_the_next_best(tmp_path: Path) -> None:
-    with Checkpointer(tmp_path, best="epe") as checkpoints:
-        _save_metrics(checkpoints)
-        checkpoints.wait()
-        (tmp_path / "3" / "counter" / "state.pt").write_bytes(b"")
-        with pytest.warns(UserWarning, match="Step 3 .* is skipped"):
-            assert checkpoints.restore(best=True) == 1
-
-
-def test_without_a_metric_there_is_no_best_step(tmp_path: Path) -> None:
-    with Checkpointer(tmp_path, best="epe") as checkpoints:
-        checkpoints.register(counter=Counter())
-        assert checkpoints.restore(best=True) is None
-        checkpoints.save(1)
-        with pytest.raises(ValueError, match=r"No step in .* has the metric: save with metrics"):
-            checkpoints.restore(best=True)
-        with pytest.raises(ValueError, match=r"no step=\."):
-            checkpoints.restore(1, best=True)
-        for metrics, words in (
-            ({"eqe": 1}, "metrics eqe lack epe"),
-            ({"epe": "small"}, "must be a number with a name, not 'epe': 'small'"),
-            ({"epe": torch.ones(2)}, "must be a number"),
-            ({1: 2.0}, "must be a number"),
-            (0.5, "must be numbers by name, not 0.5"),
-        ):
-            with pytest.raises((TypeError, ValueError), match=words):
-                checkpoints.save(2, metrics=metrics)  # type: ignore[arg-type]
-        assert checkpoints.steps() == [1]
-        checkpoints.save(2, metrics={"epe": torch.tensor(0.5)})
-        assert checkpoints.restore(best=True) == 2
-    with Checkpointer(tmp_path) as checkpoints, pytest.raises(ValueError, match="best=name"):
-        checkpoints.restore(best=True)
 
 
 class Rows:

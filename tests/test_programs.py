@@ -108,9 +108,9 @@ def batches(config: dict[str, Any]) -> list[Any]:
         return [dataset.batch_at(number) for number in (0, 5)]
 
 
-@pytest.mark.parametrize("kind", ["kinematic", "kinematic-device", "rotation-noise-device"])
+@pytest.mark.parametrize("kind", ["kinematic-device", "rotation-noise-device"])
 def test_shared_functions_make_the_batches_of_each_seed(kind: str) -> None:
-    configs = [base(scheduler_class=kind, seed=seed, **WIDE) for seed in (0, 3, 2**32 - 1)]
+    configs = [base(scheduler_class=kind, seed=seed, **WIDE) for seed in (0, 2**32 - 1)]
     expected = [alone(config) for config in configs]
     module._programs.cache_clear()
     shared = [batches(config) for config in configs]

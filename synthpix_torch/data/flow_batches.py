@@ -226,8 +226,10 @@ class _Portions:
             self._plan.element(position, slot, out=out)
             for slot, out in zip(slots, outs, strict=True)
         ]
-        if fields is not None:
-            fields[[element.record is None for element in elements]] = 0
+        empty = [slot for slot, element in enumerate(elements) if element.record is None]
+        # Nothing is read of a portion without a record.
+        if fields is not None and len(empty) < len(elements):
+            fields[empty] = 0
         return _Portion(elements, fields)
 
 

@@ -23,7 +23,7 @@ NOT_TUNED: Final = {"xla_gpu_autotune_level": 0}
 """XLA would choose matrix products and fusions for a GPU by time, and with them the bits."""
 
 _OF_RECORDS: Final = frozenset(
-    {"seed", "file_list", "randomize", "loop", "num_examples", "flow_variables", "image_variables"}
+    {"seed", "randomize", "loop", "num_examples", "flow_variables", "image_variables"}
 )
 """Keys that decide which records are read, and no program."""
 
