@@ -91,7 +91,8 @@ STREAM_KEYS: Final[dict[str, Key]] = {
     ),
     "num_threads": Key(
         rules.count(most=1024),
-        "Threads that prefetch records; with generated fields at most one for two processors.",
+        "Threads that prefetch records; with generated fields at most one for two processors, "
+        "unless the renderer is synthpix's.",
         "threads",
         default=16,
     ),

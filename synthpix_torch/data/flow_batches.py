@@ -88,9 +88,9 @@ class Flows:
         return len(self._records)
 
     @property
-    def generated(self) -> bool:
-        """True if a generator makes the flow fields."""
-        return self._records.generated
+    def quick(self) -> bool:
+        """True if flow fields are generated as fast as rendered, and not read."""
+        return self._records.quick
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,9 +134,9 @@ class Flows:
         size = self._config.records_per_flow_batch
         buffer = self._config.buffer_size
         buffer = 2 * size if buffer is None else buffer
-        # Grain warns of threads that could never have anything to do. Those of generators do not
-        # wait for files: more of them would disturb each other and the device's.
-        useful = max(1, (os.cpu_count() or 1) // 2) if self.generated else buffer
+        # Grain warns of threads that could never have anything to do. Those of quick generators do
+        # not wait for files: more of them would disturb each other and the device's.
+        useful = max(1, (os.cpu_count() or 1) // 2) if self.quick else buffer
         threads = min(self._config.num_threads, buffer, useful)
         portion = max(1, min(size, buffer) // max(1, threads))
         portions = _Portions(

@@ -228,9 +228,9 @@ class Records:
         self._reporter.report(remarks)
 
     @property
-    def generated(self) -> bool:
-        """True if a generator makes the flow fields."""
-        return self._generator is not None
+    def quick(self) -> bool:
+        """True if flow fields are generated as fast as rendered; synthpix's own take far longer."""
+        return self._on_device or self._on_host is not None
 
     @property
     def remarks(self) -> tuple[Remark, ...]:

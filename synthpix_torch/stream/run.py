@@ -145,7 +145,7 @@ class Run:
     def _is_at_hand(self, number: int) -> bool:
         """Tell whether no file has to be read for a batch."""
         place = self._stages.order.place(number)
-        return place.flow_batch in self._loaded or self._stages.flows.generated
+        return place.flow_batch in self._loaded or self._stages.flows.quick
 
     def _dispatch(self) -> None:
         stages = self._stages
