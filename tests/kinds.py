@@ -58,7 +58,7 @@ def fields(count: int, shape: Sequence[int] = (24, 24), *, seed: int = 0) -> np.
 
 
 def seeded(seed: int, records: Any) -> np.ndarray:
-    """What generators on the device make fields of: the seed and the number of each record."""
+    """Stack the seed and the number of each record, as generators on the device take them."""
     return np.stack([np.full_like(records, seed, np.uint32), records]).astype(np.uint32)
 
 

@@ -95,7 +95,7 @@ class Programs(NamedTuple):
 
 @dataclass(frozen=True)
 class _Case:
-    """What programs are made for; cases of equal identity have equal programs."""
+    """The sources of a set of programs; cases of equal identity share one set."""
 
     identity: tuple[Any, ...]
     config: Config = field(compare=False)
