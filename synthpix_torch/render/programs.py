@@ -36,7 +36,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         labels: Displacements on the grid of the labels, in pixels or the configured unit; in the
-            final layout but for recorded images, and those of the batch if there is but one.
+            final layout but for recorded images. Those of a flow batch that makes one batch are its
+            own, and `step` receives None in their place.
         flow_fields: Velocities that move the particles; of real images nothing.
         images: The real images; of rendered ones nothing.
         records: Seeds, epochs and validity of the records, in this order.
